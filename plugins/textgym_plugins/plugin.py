@@ -1,0 +1,1 @@
+"""Registers the first-party rewards and prompt sources, through the door that everyone uses."""

@@ -1,0 +1,30 @@
+"""The environments that exist as soon as textgym is imported, as strings: nothing is loaded.
+
+Gymnasium reads no entry points, so an id exists only after some import; `import textgym` (and with
+it `gym.make("textgym:TextGen-v0")`) is that import. Environments of other distributions come
+through the hook `textgym_environments` when plugins are loaded.
+"""
+
+from __future__ import annotations
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+
+ENVIRONMENTS = [
+    EnvSpec(
+        "TextGen-v0",
+        entry_point="textgym_envs.textgen:TextGenEnv",
+        vector_entry_point="textgym_envs.textgen_vector:TextGenVectorEnv",
+    ),
+    EnvSpec(
+        "ToyTwoTurn-v0",
+        entry_point="textgym_envs.toy_two_turn:ToyTwoTurnEnv",
+        vector_entry_point="textgym_envs.toy_two_turn:ToyTwoTurnVectorEnv",
+    ),
+]
+
+
+def register_environments() -> None:
+    """Put the first-party environments into Gymnasium's registry; a second call changes nothing."""
+    for spec in ENVIRONMENTS:
+        gymnasium.registry.setdefault(spec.id, spec)
