@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = Path(os.environ.get("TEXTGYM_SHARED_DATA", ROOT.parent / "shared" / "data"))
+THIRD_PARTY = ROOT / "tests" / "third_party"
+collect_ignore = ["third_party"]  # has a project of its own, which is not installed here
 
 
 @pytest.fixture
@@ -23,3 +28,45 @@ def shared_data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def build_wheel(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Return a function that builds the wheel of a project offline and returns its path."""
+
+    def build(project: Path) -> Path:
+        wheels = tmp_path_factory.mktemp("wheels")
+        source = project
+        if project != ROOT:  # a build may leave files behind
+            source = shutil.copytree(project, tmp_path_factory.mktemp("source") / project.name)
+        pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", wheels, source)
+        (wheel,) = wheels.glob("*.whl")
+        return wheel
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def brevity_wheel(build_wheel: Callable[[Path], Path]) -> Path:
+    """The wheel of a third party's plugin, which offers the reward `brevity`."""
+    return build_wheel(THIRD_PARTY / "textgym-brevity")
+
+
+@pytest.fixture(scope="session")
+def brevity_site(brevity_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where the plugin is installed: with it in PYTHONPATH, a new process finds it."""
+    site = tmp_path_factory.mktemp("site")
+    pip("install", "--no-deps", "--target", site, brevity_wheel)
+    return site
+
+
+def pip(command: str, *arguments: str | Path, python: Path | str = sys.executable) -> None:
+    """Run pip; what it prints is in the message where it fails."""
+    options = ["--quiet", "--disable-pip-version-check"]
+    done = subprocess.run(
+        [python, "-m", "pip", command, *options, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, f"pip {command} {' '.join(map(str, arguments))}:\n{done.stdout}"

@@ -1,9 +1,15 @@
 """textgym: text generation as Gymnasium environments, rewards as plugins.
 
-Importing this package registers the environments and loads neither torch nor any plugin.
+Importing this package registers the environments and loads no plugin. Public names are imported
+when they are first asked for, so a program pays for what it uses: defining pydantic models alone
+would cost half as much again as importing Gymnasium.
 """
 
-from textgym.benchmark import Benchmark
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
 from textgym.errors import (
     ConfigError,
     MissingExtraError,
@@ -15,14 +21,22 @@ from textgym.errors import (
     UnknownPromptSourceError,
     UnknownRewardError,
 )
-from textgym.hookspecs import hookimpl
-from textgym.plugins import PluginManager, plugin_manager
-from textgym.prompt import Message, Prompt
-from textgym.prompt_source import PromptSource
 from textgym.registration import register_environments
-from textgym.reward import Reward
-from textgym.sample import Completion, Sample
-from textgym.score import Score
+
+if TYPE_CHECKING:
+    from textgym.benchmark import Benchmark
+    from textgym.function_reward import FunctionReward
+    from textgym.hookspecs import hookimpl
+    from textgym.make import make_prompt_source, make_reward, make_rubric
+    from textgym.plugins import PluginManager, plugin_manager
+    from textgym.prompt import Message, Prompt
+    from textgym.prompt_source import PromptSource
+    from textgym.reward import Reward
+    from textgym.rubric import Gate, Rubric, WeightedReward
+    from textgym.sample import Completion, Sample
+    from textgym.score import Score
+    from textgym.scoring import Scorer
+    from textgym.workers import WorkerPool
 
 __version__ = "0.1.0"
 
@@ -30,6 +44,8 @@ __all__ = [
     "Benchmark",
     "Completion",
     "ConfigError",
+    "FunctionReward",
+    "Gate",
     "Message",
     "MissingExtraError",
     "PluginError",
@@ -39,15 +55,59 @@ __all__ = [
     "PromptSource",
     "Reward",
     "RewardError",
+    "Rubric",
     "Sample",
     "Score",
+    "Scorer",
     "TextGymError",
     "UnknownNameError",
     "UnknownPromptSourceError",
     "UnknownRewardError",
+    "WeightedReward",
+    "WorkerPool",
     "__version__",
     "hookimpl",
+    "make_prompt_source",
+    "make_reward",
+    "make_rubric",
     "plugin_manager",
 ]
+
+_MODULES = {
+    "Benchmark": "benchmark",
+    "Completion": "sample",
+    "FunctionReward": "function_reward",
+    "Gate": "rubric",
+    "Message": "prompt",
+    "PluginManager": "plugins",
+    "Prompt": "prompt",
+    "PromptSource": "prompt_source",
+    "Reward": "reward",
+    "Rubric": "rubric",
+    "Sample": "sample",
+    "Score": "score",
+    "Scorer": "scoring",
+    "WeightedReward": "rubric",
+    "WorkerPool": "workers",
+    "hookimpl": "hookspecs",
+    "make_prompt_source": "make",
+    "make_reward": "make",
+    "make_rubric": "make",
+    "plugin_manager": "plugins",
+}
+
+if not TYPE_CHECKING:  # to a type checker it would make every misspelt name valid
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module 'textgym' has no attribute '{name}'")
+        value = getattr(importlib.import_module(f"textgym.{_MODULES[name]}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 register_environments()

@@ -14,10 +14,10 @@ from __future__ import annotations
 import functools
 import os
 import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import gymnasium
 import pluggy
@@ -38,8 +38,6 @@ from textgym.reward import Reward
 GROUP = "textgym"
 HOOK_NAMES = tuple(name for name in vars(hookspecs) if name.startswith("textgym_"))
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True)
 class Plugin:
@@ -57,6 +55,11 @@ class Plugin:
         """Distribution and version, as messages name a plugin."""
         return f"{self.distribution} {self.version}"
 
+    @property
+    def key(self) -> str:
+        """What tells this entry point from all others."""
+        return f"{self.distribution}:{self.name}"
+
 
 @dataclass(frozen=True)
 class Contribution:
@@ -64,6 +67,65 @@ class Contribution:
 
     value: Any
     plugin: Plugin
+
+
+class _Kind(NamedTuple):
+    """One kind of contribution: its hook, where it is kept, and what a hook must return."""
+
+    hook: str
+    table: str
+    what: str
+    base: type
+    as_class: bool
+    name_field: str = "name"
+
+    def read(self, values: object, plugin: Plugin) -> Iterable[object]:
+        """Return what a hook returned, if it is a list of the right things."""
+        if values is None:
+            return ()
+        expected = f"a list of {'classes derived from' if self.as_class else 'instances of'}"
+        wrong: object = values
+        if isinstance(values, list | tuple):
+            misfits = [value for value in values if not self._fits(value)]
+            if not misfits:
+                return values
+            wrong = misfits[0]
+        raise PluginError(
+            f"{self.hook} of plugin '{plugin.name}' ({plugin.title}) returned {wrong!r}; expected "
+            f"{expected} {self.base.__module__}.{self.base.__qualname__}"
+        )
+
+    def _fits(self, value: object) -> bool:
+        if self.as_class:
+            return isinstance(value, type) and issubclass(value, self.base)
+        return isinstance(value, self.base)
+
+    def name_of(self, value: object, plugin: Plugin) -> str:
+        """Return the name that a contribution goes by."""
+        name = getattr(value, self.name_field, None)
+        if not isinstance(name, str) or not name:
+            raise PluginError(
+                f"the {self.what} {value!r} of plugin '{plugin.name}' ({plugin.title}) has no "
+                f'{self.name_field}; set `{self.name_field}: ClassVar[str] = "..."`'
+            )
+        return name
+
+
+_KINDS = (
+    _Kind("textgym_rewards", "rewards", "reward", Reward, True),
+    _Kind("textgym_prompt_sources", "prompt_sources", "prompt source", PromptSource, True),
+    _Kind("textgym_benchmarks", "benchmarks", "benchmark", Benchmark, False),
+    _Kind("textgym_environments", "environments", "environment", EnvSpec, False, "id"),
+)
+
+
+class _HookError(Exception):
+    """A hook of a plugin raised."""
+
+    def __init__(self, hook: str, cause: Exception) -> None:
+        super().__init__(hook)
+        self.hook = hook
+        self.cause = cause
 
 
 @dataclass
@@ -103,13 +165,7 @@ class PluginManager:
         except BaseException as error:  # a plugin may even call sys.exit() while it is imported
             if isinstance(error, KeyboardInterrupt):
                 raise
-            broken = f"{type(error).__name__}: {error}"
-            self.plugins.append(_replace(plugin, error=broken))
-            warnings.warn(
-                f"textgym plugin '{plugin.name}' ({plugin.title}, {entry_point.value}) cannot be "
-                f"imported and is left out: {broken}",
-                stacklevel=2,
-            )
+            self._leave_out(plugin, f"{entry_point.value} cannot be imported", error)
             return
         if self._pluggy.is_registered(module):
             raise PluginError(
@@ -117,56 +173,65 @@ class PluginManager:
                 f"'{plugin.name}' by {plugin.title}; uninstall one of the two distributions"
             )
         _check_hook_names(module, plugin)
-        key = f"{plugin.distribution}:{plugin.name}"
-        self._pluggy.register(module, name=key)
-        hooks = tuple(name for name in HOOK_NAMES if hasattr(module, name))
-        plugin = _replace(plugin, hooks=hooks)
-        self.plugins.append(plugin)
-        self._modules[key] = plugin
+        hooks = tuple(name for name in HOOK_NAMES if _is_hook(getattr(module, name, None)))
+        plugin = replace(plugin, hooks=hooks)
+        try:
+            self._pluggy.register(module, name=plugin.key)
+        except pluggy.PluginValidationError as error:
+            raise PluginError(
+                f"a hook of plugin '{plugin.name}' ({plugin.title}) has the wrong arguments: "
+                f"{error}"
+            ) from None
+        self._modules[plugin.key] = plugin
+
+    def _leave_out(self, plugin: Plugin, what: str, error: BaseException) -> None:
+        reason = f"{what}: {type(error).__name__}: {error}"
+        self.plugins.append(replace(plugin, error=reason))
+        warnings.warn(
+            f"the textgym plugin '{plugin.name}' ({plugin.title}) is left out: {reason}",
+            stacklevel=2,
+        )
 
     def _collect(self) -> None:
-        self._contribute("textgym_rewards", self.rewards, "reward", lambda r: r.name, Reward)
-        self._contribute(
-            "textgym_prompt_sources", self.prompt_sources, "prompt source", lambda s: s.name,
-            PromptSource,
-        )  # fmt: skip
-        self._contribute(
-            "textgym_benchmarks", self.benchmarks, "benchmark", lambda b: b.name, Benchmark
-        )
-        self._contribute(
-            "textgym_environments", self.environments, "environment", lambda e: e.id, EnvSpec
-        )
+        for key, plugin in self._modules.items():
+            try:
+                offers = self._call_hooks(key)
+            except _HookError as error:
+                self._leave_out(plugin, f"{error.hook} raised", error.cause)
+                continue
+            self.plugins.append(plugin)
+            for kind, values in offers:
+                for value in kind.read(values, plugin):
+                    self._contribute(kind, value, plugin)
+        self.plugins.sort(key=lambda plugin: plugin.key)
         for name, contribution in self.environments.items():
             _register_environment(name, contribution)
 
-    def _contribute(
-        self,
-        hook: str,
-        table: dict[str, Contribution],
-        what: str,
-        name_of: Callable[[Any], str],
-        kind: type,
-    ) -> None:
-        for impl in getattr(self._pluggy.hook, hook).get_hookimpls():
-            plugin = self._modules[impl.plugin_name]
-            for value in impl.function() or ():
-                is_kind = issubclass(value, kind) if isinstance(value, type) else False
-                if not (is_kind or isinstance(value, kind)):
-                    raise PluginError(
-                        f"{hook} of plugin '{plugin.name}' ({plugin.title}) returned {value!r}; "
-                        f"expected {what}s derived from {kind.__module__}.{kind.__qualname__}"
-                    )
-                name = name_of(value)
-                if name in table:
-                    raise PluginError(
-                        f"two plugins offer the {what} '{name}': {table[name].plugin.title} and "
-                        f"{plugin.title}. Uninstall one, or name those to load in TEXTGYM_PLUGINS."
-                    )
-                table[name] = Contribution(value, plugin)
+    def _call_hooks(self, key: str) -> list[tuple[_Kind, object]]:
+        """Return what the hooks of one plugin return."""
+        offers: list[tuple[_Kind, object]] = []
+        for kind in _KINDS:
+            for implementation in getattr(self._pluggy.hook, kind.hook).get_hookimpls():
+                if implementation.plugin_name == key:
+                    try:
+                        offers.append((kind, implementation.function()))
+                    except Exception as error:  # a plugin may raise anything
+                        raise _HookError(kind.hook, error) from error
+        return offers
 
-    def reward_class(self, name: str) -> type[Reward]:
-        """Return the class of a reward by name."""
-        found = _lookup(name, self.rewards, "reward", UnknownRewardError)
+    def _contribute(self, kind: _Kind, value: Any, plugin: Plugin) -> None:
+        table: dict[str, Contribution] = getattr(self, kind.table)
+        name = kind.name_of(value, plugin)
+        if name in table:
+            raise PluginError(
+                f"two plugins offer the {kind.what} '{name}': {table[name].plugin.title} and "
+                f"{plugin.title}. Uninstall one, or name those to load in TEXTGYM_PLUGINS."
+            )
+        table[name] = Contribution(value, plugin)
+
+    def reward_class(self, name: str, *, place: str = "") -> type[Reward]:
+        """Return the class of a reward by name; an error says at which `place` it was named."""
+        found = _lookup(name, self.rewards, "reward", UnknownRewardError, place)
         return found.value  # type: ignore[no-any-return]
 
     def prompt_source_class(self, name: str) -> type[PromptSource]:
@@ -212,13 +277,13 @@ def _describe(entry_point: EntryPoint) -> Plugin:
     return Plugin(entry_point.name, dist.name, dist.version)
 
 
-def _replace(plugin: Plugin, **changes: Any) -> Plugin:
-    return Plugin(**{**plugin.__dict__, **changes})
+def _is_hook(value: object) -> bool:
+    return hasattr(value, "textgym_impl")
 
 
 def _check_hook_names(module: Any, plugin: Plugin) -> None:
     for name, value in vars(module).items():
-        if hasattr(value, "textgym_impl") and name not in HOOK_NAMES:
+        if _is_hook(value) and name not in HOOK_NAMES:
             raise PluginError(
                 f"plugin '{plugin.name}' ({plugin.title}) implements '{name}', which is no hook of "
                 f"textgym.{did_you_mean(name, HOOK_NAMES)} The hooks are {', '.join(HOOK_NAMES)}."
@@ -226,13 +291,19 @@ def _check_hook_names(module: Any, plugin: Plugin) -> None:
 
 
 def _lookup(
-    name: str, table: dict[str, Contribution], what: str, error: type[UnknownNameError]
+    name: str,
+    table: dict[str, Contribution],
+    what: str,
+    error: type[UnknownNameError],
+    place: str = "",
 ) -> Contribution:
     if name in table:
         return table[name]
     installed = ", ".join(f"{known} ({c.plugin.title})" for known, c in sorted(table.items()))
+    where = f" ({place})" if place else ""
     raise error(
-        f"no {what} named '{name}'.{did_you_mean(name, table)} Installed: {installed or 'none'}. "
+        f"no {what} named '{name}'{where}.{did_you_mean(name, table)}\n"
+        f"  Installed: {installed or 'none'}. "
         "`textgym plugins` lists every plugin, also those that could not be loaded."
     )
 

@@ -28,7 +28,8 @@ class Prompt(BaseModel):
     target: JsonValue = None
     """The gold answer in the form that the reward documents (text, tests, accepted answers)."""
     reward: str | None = None
-    """Name of the reward that scores this prompt; None leaves it to the rubric's default."""
+    """Name of the reward that scores this prompt, where the rubric has a route of this name or no
+    rewards of its own; None leaves it to the rubric."""
     passages: tuple[str, ...] = ()
     """Retrieved passages of a question over a knowledge base."""
     answerable: bool | None = None

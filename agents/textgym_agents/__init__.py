@@ -1,1 +1,1 @@
-"""First-party part of textgym."""
+"""Agents of textgym: one PPO core on masked tensors, and the language models that it trains."""

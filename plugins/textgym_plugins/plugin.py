@@ -1,1 +1,12 @@
 """Registers the first-party rewards and prompt sources, through the door that everyone uses."""
+
+from __future__ import annotations
+
+import textgym
+from textgym_plugins.arithmetic import Arithmetic
+
+
+@textgym.hookimpl
+def textgym_prompt_sources() -> list[type[textgym.PromptSource]]:
+    """Return the first-party prompt sources."""
+    return [Arithmetic]

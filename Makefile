@@ -1,0 +1,46 @@
+# One set-up for every target: .venv is made and filled once, and again when pyproject.toml or
+# constraints.txt change. Options: ARGS (train), TESTS (test), BENCH (bench), PYTHON.
+
+PYTHON ?= $(shell for python in python3.11 python3; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; \
+	done)
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help train test check bench clean
+
+help:
+	@echo "make train   train a tiny language model with PPO, and show how it got better"
+	@echo "make test    run the tests (TESTS='tests/envs -k seed' runs some)"
+	@echo "make check   lint, format, types, import layering"
+	@echo "make bench   compare speed and memory with the peers (BENCH='import_time' runs one)"
+	@echo "make clean   remove .venv, .bench, build products and caches; runs/ stays"
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@if ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+		echo "textgym needs Python 3.11 or newer; '$(PYTHON)' is not one." \
+			"Install it, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; fi
+	@echo "Setting up .venv; this takes some minutes, once."
+	@"$(PYTHON)" -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+train: $(INSTALLED)
+	@$(BIN)/textgym train $(ARGS)
+
+# One thread a worker: the models of the tests are small, and threads of several workers would fight for the cores.
+test: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(TESTS)
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/textgym/test_layers.py
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks $(BENCH)
+
+clean:
+	rm -rf .venv .bench build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +

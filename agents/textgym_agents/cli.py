@@ -1,0 +1,217 @@
+"""`textgym train` and `textgym evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from transformers.utils import logging as transformers_logging
+
+from textgym.cli.command import Command
+from textgym.config import load_config
+from textgym.errors import ConfigError, UnknownNameError, did_you_mean
+from textgym_agents.lm.agent import PPOAgent
+from textgym_agents.lm.config import TrainConfig
+from textgym_agents.lm.evaluation import evaluate as evaluate_agent
+from textgym_agents.lm.evaluation import make_held_out
+from textgym_agents.lm.presets import PRESETS
+from textgym_agents.lm.trainer import build_agent, learn
+from textgym_agents.run.directory import RunDirectory
+from textgym_agents.run.metrics import rows_of
+from textgym_agents.run.progress import ConsoleProgress
+
+RUNS = Path("runs")
+LATEST = "latest"
+RESUMABLE = ("iterations", "checkpoint_every", "keep_checkpoints", "log_rollouts", "threads")
+
+
+def _configure_shared(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--prompts", help="prompt source by name, or the path of a JSONL file")
+    parser.add_argument("--reward", help="reward by name, module:function or file.py:function")
+    parser.add_argument("--seed", type=int, help="seed of the run")
+    parser.add_argument("--threads", type=int, help="threads of torch")
+    parser.add_argument("--device", help="auto, cpu or cuda")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides",
+        help="set any field of the configuration, e.g. ppo.optimizer.learning_rate=1e-4",
+    )  # fmt: skip
+
+
+def _configure_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", nargs="?", type=Path, help="a YAML file")
+    parser.add_argument("--preset", help=f"where to start from: {', '.join(PRESETS)}")
+    parser.add_argument("--model", help="tiny, a folder, or a hub id")
+    parser.add_argument("--run", type=Path, help="the run directory (default: runs/<date-time>)")
+    parser.add_argument(
+        "--resume", nargs="?", const=LATEST, metavar="RUN",
+        help="continue a run from its last checkpoint (default: the newest run)",
+    )  # fmt: skip
+    _configure_shared(parser)
+
+
+def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("policy", metavar="RUN|MODEL", help="a run directory, a folder, a hub id")
+    parser.add_argument("--episodes", type=int, help="held-out prompts")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    _configure_shared(parser)
+
+
+def _overrides(args: argparse.Namespace) -> list[str]:
+    """Return the command line's shorthands as overrides, before those of `--set`."""
+    shorthands = {
+        "env.prompts": args.prompts,
+        "env.reward": args.reward,
+        "policy.model": getattr(args, "model", None),
+        "evaluation.num_episodes": getattr(args, "episodes", None),
+        "seed": args.seed,
+        "threads": args.threads,
+        "device": args.device,
+    }
+    given = [f"{name}={json.dumps(v)}" for name, v in shorthands.items() if v is not None]
+    return [*given, *args.overrides]
+
+
+def _preset(args: argparse.Namespace) -> str:
+    """Return the preset: the embedded world, or `seed` for other prompts, models and files."""
+    if args.preset is None:
+        is_default = args.config is None and args.prompts is None and args.model is None
+        return "arithmetic" if is_default else "seed"
+    if args.preset not in PRESETS:
+        raise UnknownNameError(
+            f"no preset named '{args.preset}'.{did_you_mean(args.preset, PRESETS)} "
+            f"There are: {', '.join(PRESETS)}."
+        )
+    return str(args.preset)
+
+
+def run_train(args: argparse.Namespace) -> int:
+    """Train, or continue a run; print the table before and after."""
+    transformers_logging.disable_progress_bar()
+    console = Console()
+    if args.resume is not None:
+        run, config = _resumed(args)
+        checkpoint = run.latest_checkpoint()
+    else:
+        config = load_config(
+            TrainConfig,
+            path=args.config,
+            preset=PRESETS[_preset(args)],
+            overrides=_overrides(args),
+        )
+        run = RunDirectory.create(args.run or _new_run_path())
+        checkpoint = None
+    console.print(f"run {run.path}", highlight=False)
+    with ConsoleProgress(console) as progress:
+        agent = build_agent(config, checkpoint=checkpoint)
+        try:
+            learn(agent, run.path, progress=progress, resume_from=checkpoint)
+        except KeyboardInterrupt:
+            progress.note(f"stopped; continue with: textgym train --resume {run.path}")
+            raise
+    _print_before_after(console, run)
+    return 0
+
+
+def _new_run_path() -> Path:
+    return RUNS / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def _resumed(args: argparse.Namespace) -> tuple[RunDirectory, TrainConfig]:
+    if args.config is not None or args.preset is not None or args.run is not None:
+        raise ConfigError(
+            "--resume continues a run with the configuration that it stored; leave out the "
+            "configuration file, --preset and --run"
+        )
+    overrides = _overrides(args)
+    for override in overrides:
+        name = override.partition("=")[0]
+        if name not in RESUMABLE and not name.startswith("evaluation."):
+            raise ConfigError(
+                f"--resume: '{name}' cannot change within a run; {', '.join(RESUMABLE)} and "
+                "evaluation.* can. Start a new run instead."
+            )
+    run = RunDirectory.open(_latest_run() if args.resume == LATEST else Path(args.resume))
+    config = load_config(TrainConfig, path=run.path / "config.yaml", overrides=overrides)
+    return run, config
+
+
+def _latest_run() -> Path:
+    configs = sorted(RUNS.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime)
+    if not configs:
+        raise ConfigError(f"--resume: there is no run in {RUNS.resolve()}; name one")
+    return configs[-1].parent
+
+
+def _print_before_after(console: Console, run: RunDirectory) -> None:
+    rows = rows_of(run.read_metrics(), "evaluation")
+    before, after = rows[0], rows[-1]
+    columns = ("before PPO", f"after {after['iteration']} iterations")
+    console.print(_table("held-out prompts", columns, [before, after]))
+    console.print(f"curves: {run.plot_path}", highlight=False, soft_wrap=True)
+
+
+def _table(title: str, columns: Iterable[str], rows: list[dict[str, Any]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for column in columns:
+        table.add_column(column, justify="right")
+    shown = {
+        "greedy": "evaluation/greedy",
+        "sampled": "evaluation/sampled",
+        "reward, sampled": "evaluation/sampled_reward",
+        "tokens, sampled": "evaluation/sampled_length",
+        "not scored": "evaluation/sampled_failed",
+    }
+    for label, key in shown.items():
+        is_share = key in ("evaluation/greedy", "evaluation/sampled")
+        table.add_row(label, *(_cell(row[key], is_share=is_share) for row in rows))
+    return table
+
+
+def _cell(value: float | None, *, is_share: bool) -> str:
+    if value is None or math.isnan(value):
+        return "none"
+    return f"{value:.1%}" if is_share else f"{value:.2f}"
+
+
+def run_evaluate(args: argparse.Namespace) -> int:
+    """Answer held-out prompts with the policy of a run, or with any model."""
+    transformers_logging.disable_progress_bar()
+    agent = _evaluated_agent(args)
+    held_out = make_held_out(agent)
+    try:
+        metrics = evaluate_agent(agent, held_out).metrics()
+    finally:
+        held_out.envs.close()
+    if args.json:
+        finite = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
+        print(json.dumps(finite))
+    else:
+        title = f"held-out prompts ({held_out.envs.num_envs})"
+        Console().print(_table(title, [args.policy], [metrics]))
+    return 0
+
+
+def _evaluated_agent(args: argparse.Namespace) -> PPOAgent:
+    path = Path(args.policy)
+    overrides = _overrides(args)
+    if not (path / "config.yaml").exists():
+        model = [f"policy.model={json.dumps(args.policy)}"]
+        config = load_config(TrainConfig, preset=PRESETS["seed"], overrides=model + overrides)
+        return build_agent(config)
+    checkpoint = RunDirectory.open(path).latest_checkpoint()
+    if checkpoint is None:
+        raise ConfigError(f"{path} has no checkpoint yet; continue it with --resume {path}")
+    config = load_config(TrainConfig, path=path / "config.yaml", overrides=overrides)
+    return build_agent(config, checkpoint=checkpoint)
+
+
+train = Command("train a language model with PPO on an environment", _configure_train, run_train)
+evaluate = Command("answer held-out prompts with a policy", _configure_evaluate, run_evaluate)

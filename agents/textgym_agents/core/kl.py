@@ -1,0 +1,104 @@
+"""Kullback-Leibler statistics, the early stop of an update, and the controller of the KL penalty.
+
+With d = log pi_new(a) - log pi_old(a) on actions of pi_old and rho = e^d (Schulman 2020,
+"Approximating KL divergence", joschu.net/blog/kl-approx.html):
+
+* `k1` = -d and `k3` = rho - 1 - d estimate KL(old || new); `k2` = d^2 / 2 is biased and low in
+  variance;
+* `seed` = -d * rho estimates -KL(new || old): it is never positive in expectation, so a test
+  `seed > target` can only fire from noise. Its magnitude is compared instead, unless `signed`
+  asks for the literal rule.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from textgym.errors import ConfigError
+
+KLStatistic = Literal["seed", "k1", "k2", "k3"]
+MAX_LOG_RATIO = 20.0
+MIN_STOP_TOKENS = 512
+
+
+def log_ratio(logprobs: Tensor, old_logprobs: Tensor) -> Tensor:
+    """Return log rho, clamped to +-20 so that its exponential stays finite."""
+    return (logprobs - old_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+
+
+def kl_per_token(statistic: KLStatistic, d: Tensor) -> Tensor:
+    """Return the per-token KL statistic of the log ratios `d`; nats."""
+    if statistic == "seed":
+        return -d * d.exp()
+    if statistic == "k1":
+        return -d
+    if statistic == "k2":
+        return d**2 / 2
+    return d.exp() - 1 - d
+
+
+@dataclass
+class KLStop:
+    """Decides, before each optimiser step, whether the policy has left the trust region.
+
+    The statistic is the running mean over the minibatches of the current epoch. It is judged once
+    it covers `min_tokens` action tokens, or at the end of the epoch: on 64 it fires from noise
+    alone.
+    """
+
+    target: float | None
+    statistic: KLStatistic
+    compare: Literal["abs", "signed"] = "abs"
+    min_tokens: int = MIN_STOP_TOKENS
+    _sum: float = field(default=0.0, init=False)
+    _tokens: int = field(default=0, init=False)
+
+    def start_epoch(self) -> None:
+        """Forget the minibatches of the epoch before."""
+        self._sum, self._tokens = 0.0, 0
+
+    def should_stop(self, d: Tensor, *, is_last: bool) -> bool:
+        """Add one minibatch of log ratios (N,) and say whether to stop before its step."""
+        if self.target is None:
+            return False
+        self._sum += float(kl_per_token(self.statistic, d).sum())
+        self._tokens += len(d)
+        if self._tokens == 0 or (self._tokens < self.min_tokens and not is_last):
+            return False
+        value = self._sum / self._tokens
+        return (abs(value) if self.compare == "abs" else value) > self.target
+
+
+@dataclass
+class AdaptiveKLController:
+    """Keeps KL(policy || reference) near a target by moving the penalty beta.
+
+    Ziegler et al. 2019, arXiv:1909.08593, section 2.2: beta <- beta * (1 + clip(KL / KL* - 1, -0.2,
+    0.2) * n / h) after a rollout of n sequences. KL is in nats per sequence, not per token.
+    """
+
+    beta: float
+    target_nats_per_sequence: float = 6.0
+    horizon_sequences: float = 10_000.0
+    beta_min: float = 1e-4
+    beta_max: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.target_nats_per_sequence <= 0 or self.horizon_sequences <= 0:
+            raise ConfigError(
+                f"the KL target ({self.target_nats_per_sequence}) and the horizon "
+                f"({self.horizon_sequences}) must be positive; switch the penalty off with beta 0"
+            )
+
+    def update(self, kl_nats_per_sequence: float, num_sequences: int) -> float:
+        """Move beta after a rollout and return it; a KL that is not finite leaves it alone."""
+        if not torch.isfinite(torch.tensor(kl_nats_per_sequence)):
+            return self.beta
+        error = max(-0.2, min(0.2, kl_nats_per_sequence / self.target_nats_per_sequence - 1))
+        beta = self.beta * (1 + error * num_sequences / self.horizon_sequences)
+        self.beta = max(self.beta_min, min(self.beta_max, beta))
+        return self.beta

@@ -1,0 +1,116 @@
+"""The terms of the PPO objective, per token, and how they are summed up.
+
+Schulman et al. 2017, arXiv:1707.06347. Conventions on which implementations disagree: the value
+loss has no hidden factor 1/2 unless `half` is asked for; every mean is over the action tokens (or
+sequences) of the whole optimiser step, so splitting a minibatch into micro-batches cannot change
+a gradient.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from textgym_agents.core.masked import masked_sum
+
+Aggregation = Literal[
+    "token_mean", "seq_mean_token_mean", "seq_mean_token_sum", "token_sum_const"
+]  # fmt: skip
+
+
+class Totals(NamedTuple):
+    """What one optimiser step divides by, over all of its micro-batches (and processes)."""
+
+    num_tokens: int
+    """Action tokens."""
+    num_sequences: int
+    """Sequences with at least one action token."""
+    max_new_tokens: int
+    """The constant of `token_sum_const`."""
+
+    @classmethod
+    def of(cls, mask: Tensor, max_new_tokens: int = 1) -> Totals:
+        """Count the (B, T) mask of a whole step."""
+        return cls(int(mask.sum()), int(mask.any(dim=1).sum()), max_new_tokens)
+
+
+def policy_loss(
+    d: Tensor,
+    advantages: Tensor,
+    *,
+    clip_low: float,
+    clip_high: float,
+    dual_clip: float | None = None,
+) -> Tensor:
+    """Return the clipped surrogate, negated, per token (PPO eq. 7).
+
+    Args:
+        d: log ratio log pi_theta - log pi_old, any shape (see `kl.log_ratio`).
+        advantages: same shape.
+        clip_low: the ratio is clipped at 1 - clip_low from below,
+        clip_high: and at 1 + clip_high from above (arXiv:2503.14476).
+        dual_clip: bound c > 1 on the loss of a negative advantage (arXiv:1912.09729).
+    """
+    ratio = d.exp()  # r_t(theta): PPO eq. 6
+    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
+    objective = torch.min(ratio * advantages, clipped * advantages)  # PPO eq. 7
+    if dual_clip is not None:
+        bounded = torch.max(objective, dual_clip * advantages)
+        objective = torch.where(advantages < 0, bounded, objective)
+    return -objective
+
+
+def value_loss(
+    values: Tensor,
+    returns: Tensor,
+    old_values: Tensor,
+    *,
+    half: bool,
+    clip: float | None = None,
+) -> Tensor:
+    """Return the squared error of the value per token; `clip` is in units of the return."""
+    loss = (values - returns) ** 2
+    if clip is not None:
+        near = old_values + (values - old_values).clamp(-clip, clip)
+        loss = torch.max(loss, (near - returns) ** 2)
+    return loss / 2 if half else loss
+
+
+def aggregate(loss: Tensor, mask: Tensor, totals: Totals, how: Aggregation) -> Tensor:
+    """Sum a per-token loss (B, T) into this micro-batch's share of the step's loss; a scalar."""
+    if how == "token_mean":
+        return masked_sum(loss, mask) / max(totals.num_tokens, 1)
+    if how == "seq_mean_token_sum":
+        return masked_sum(loss, mask) / max(totals.num_sequences, 1)
+    if how == "token_sum_const":
+        return masked_sum(loss, mask) / max(totals.num_sequences * totals.max_new_tokens, 1)
+    lengths = mask.sum(dim=1, keepdim=True).clamp(min=1)
+    return masked_sum(loss / lengths, mask) / max(totals.num_sequences, 1)
+
+
+class ClipFractions(NamedTuple):
+    """Shares of action tokens whose policy gradient is cut, counted (not averaged)."""
+
+    low: Tensor
+    high: Tensor
+    dual: Tensor
+
+
+def clip_counts(
+    d: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    clip_low: float,
+    clip_high: float,
+    dual_clip: float | None = None,
+) -> ClipFractions:
+    """Count the tokens at which each clip has cut the gradient; three scalars."""
+    ratio = d.exp()
+    low = (ratio < 1 - clip_low) & (advantages < 0) & mask
+    high = (ratio > 1 + clip_high) & (advantages > 0) & mask
+    bound = float("inf") if dual_clip is None else dual_clip
+    dual = (ratio > bound) & (advantages < 0) & mask
+    return ClipFractions(low.sum(), high.sum(), dual.sum())

@@ -1,0 +1,1 @@
+"""PPO on language models: policy/value network, generation engine, cold start and trainer."""

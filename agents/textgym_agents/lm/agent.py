@@ -1,0 +1,218 @@
+"""PPO on a language model: act, update, learn, save, load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from textgym.errors import PromptError
+from textgym.sample import Completion
+from textgym.seeding import Purpose, derive_seed
+from textgym_agents.core.buffer import Batch, MemoryBuffer
+from textgym_agents.core.kl import AdaptiveKLController
+from textgym_agents.core.masked import masked_mean
+from textgym_agents.core.update import explained_variance, ppo_update
+from textgym_agents.lm.config import TrainConfig
+from textgym_agents.lm.engine import GenerationEngine, TransformersEngine
+from textgym_agents.lm.measure import engine_metrics, evaluate_in_parts
+from textgym_agents.lm.network import ActionAndValue, PolicyValueNetwork, sample_ids
+from textgym_agents.lm.optimizer import make_optimizer, set_learning_rate
+from textgym_agents.lm.rollout import Rollout, decode, encode
+
+
+class PPOAgent:
+    """A policy/value network, the engine that samples from it, and the optimiser that trains it.
+
+    Args:
+        network: the policy.
+        config: of the run.
+        engine: samples completions; from the network itself by default.
+    """
+
+    def __init__(
+        self,
+        network: PolicyValueNetwork,
+        config: TrainConfig,
+        *,
+        engine: GenerationEngine | None = None,
+    ) -> None:
+        self.network = network
+        self.config = config
+        self.engine = engine or TransformersEngine(network)
+        network.temperature = config.rollout.temperature
+        self.optimizer = self._make_optimizer()
+        penalty = config.ppo.kl_penalty
+        self.kl_controller = AdaptiveKLController(
+            penalty.beta, penalty.target_nats_per_sequence, penalty.horizon_sequences
+        )
+        self.reference: PolicyValueNetwork | None = None
+        self._cached_ids: list[int] = []
+        self._cache: Any = None
+
+    def act(self, observation: str, *, generator: torch.Generator | None = None) -> Completion:
+        """Return a completion of a rendered prompt; greedy without a generator."""
+        rollout = self.config.rollout
+        ids = encode(self.network, [observation])[0]
+        if not 0 < len(ids) < rollout.max_length:
+            raise PromptError(
+                f"the observation has {len(ids)} tokens; it needs at least 1, and fewer than "
+                f"rollout.max_length ({rollout.max_length})"
+            )
+        generation = self.engine.generate(
+            [ids],
+            max_new_tokens=[min(rollout.max_new_tokens, rollout.max_length - len(ids))],
+            temperature=rollout.temperature if generator is not None else 0.0,
+            generator=generator or torch.Generator(self.network.device),
+        )[0]
+        text = decode(self.network, generation)
+        return Completion(
+            text, token_ids=generation.token_ids, finish_reason=generation.finish_reason
+        )
+
+    @torch.no_grad()
+    def choose_action(
+        self, input_ids: list[int], *, generator: torch.Generator | None = None
+    ) -> ActionAndValue:
+        """Return one token for the state `input_ids`; what was read before is kept in a cache.
+
+        Args:
+            input_ids: the whole sequence so far. While it extends the one of the call before, only
+                the new ids are read.
+            generator: of the sample.
+        """
+        known = len(self._cached_ids)
+        if known == 0 or known >= len(input_ids) or input_ids[:known] != self._cached_ids:
+            self._cache, known = DynamicCache(config=self.network.lm.config), 0
+        ids = torch.tensor([input_ids[known:]], device=self.network.device)
+        hidden = self.network.hidden_states(ids, past_key_values=self._cache)[:, -1]
+        self._cached_ids = list(input_ids)
+        action = sample_ids(self.network.next_logits(hidden), generator)
+        scores = self.network.score_tokens(hidden, action)
+        return ActionAndValue(
+            action, scores.logprobs, scores.entropy, self.network.values_of(hidden)
+        )
+
+    def _make_optimizer(self) -> torch.optim.AdamW:
+        return make_optimizer(
+            self.network,
+            learning_rate=self.config.ppo.optimizer.learning_rate,
+            eps=self.config.ppo.optimizer.eps,
+            value_lr_mult=self.config.ppo.value.lr_mult,
+        )
+
+    def end_cold_start(self) -> None:
+        """Bring the network into the configuration's mode of training, with a new optimiser."""
+        self.network.base_path = None  # the base is no longer what it was loaded from
+        self.network.set_mode(self.config.policy)
+        self.network.to(self.network.device)
+        self.optimizer = self._make_optimizer()
+
+    def start_reference(self) -> None:
+        """Freeze the current policy as the reference, if the configuration penalises KL to it."""
+        needs_copy = self.config.ppo.kl_penalty.beta > 0 and self.network.peft is None
+        self.reference = self.network.frozen_copy() if needs_copy else None
+
+    def update(
+        self,
+        rollout: Rollout,
+        *,
+        iteration: int,
+        progress: float,
+        on_step: Callable[[], None] | None = None,
+    ) -> dict[str, float]:
+        """Do one PPO update on a rollout and return its metrics.
+
+        Args:
+            rollout: failed episodes in it are left out.
+            iteration: number of the update; it seeds the shuffling.
+            progress: share of the run that is done, for the schedule of the learning rate.
+            on_step: called after each minibatch.
+        """
+        self._cached_ids = []
+        buffer = MemoryBuffer()
+        for transcript in rollout.scored():
+            buffer.add(transcript.episode())
+        if not len(buffer):
+            return {"ppo/skipped_updates": 1.0}
+        metrics = self._prepare(buffer)
+        config = self.config.ppo
+        rate = config.optimizer.learning_rate
+        rate *= 1 - progress if config.optimizer.schedule == "linear" else 1.0
+        is_warmup = iteration < config.value.warmup_iterations
+        set_learning_rate(self.optimizer, rate, freeze_policy=is_warmup)
+        metrics |= ppo_update(
+            self.network,
+            self.optimizer,
+            buffer,
+            config,
+            generator=torch.Generator().manual_seed(
+                derive_seed(self.config.seed, Purpose.SHUFFLING, iteration)
+            ),
+            max_new_tokens=self.config.rollout.max_new_tokens,
+            device=self.network.device,
+            on_step=on_step,
+        )
+        self.engine.sync()
+        return {**metrics, "ppo/learning_rate": rate}
+
+    @torch.no_grad()
+    def _prepare(self, buffer: MemoryBuffer) -> dict[str, float]:
+        """Score the rollout under theta_old and the reference; fill in advantages and returns."""
+        config = self.config.ppo
+        batch = buffer.batch
+        old = evaluate_in_parts(self.network, batch, config.micro_batch_tokens)
+        metrics = engine_metrics(buffer, old.logprobs)
+        penalty = None
+        if config.kl_penalty.beta > 0:
+            nats = old.logprobs - self._reference_logprobs(batch)
+            penalty = self.kl_controller.beta * nats
+            metrics |= self._kl_metrics(nats, batch.action_mask)
+        buffer.record(old, kl_penalty=penalty)
+        buffer.compute_returns_and_advantages(config)
+        done = buffer.batch
+        return {
+            **metrics,
+            "ppo/value": float(masked_mean(done.values, done.action_mask)),
+            "ppo/return": float(masked_mean(done.returns, done.action_mask)),
+            "ppo/explained_variance": explained_variance(
+                done.values, done.returns, done.action_mask
+            ),
+        }
+
+    def _reference_logprobs(self, batch: Batch) -> Tensor:
+        limit = self.config.ppo.micro_batch_tokens
+        if self.reference is not None:
+            return evaluate_in_parts(self.reference, batch, limit).logprobs
+        with self.network.reference():
+            return evaluate_in_parts(self.network, batch, limit).logprobs
+
+    def _kl_metrics(self, nats: Tensor, mask: Tensor) -> dict[str, float]:
+        per_sequence = float(torch.where(mask, nats, 0.0).sum() / len(mask))
+        beta = self.kl_controller.beta
+        if self.config.ppo.kl_penalty.adaptive:
+            self.kl_controller.update(per_sequence, len(mask))
+        return {
+            "kl/reference_nats_per_sequence": per_sequence,
+            "kl/reference_nats_per_token": float(masked_mean(nats, mask)),
+            "kl/beta": beta,
+        }
+
+    def learn(self, run_path: str | Path, **kwargs: Any) -> Path:
+        """Train as the configuration says and return the run directory; see `trainer.learn`."""
+        from textgym_agents.lm.trainer import learn
+
+        return learn(self, Path(run_path), **kwargs)
+
+    def save(self, path: str | Path) -> None:
+        """Write the policy as a Hugging Face folder; training state is a checkpoint's business."""
+        self.network.save(path)
+
+    @classmethod
+    def load(cls, path: str | Path, config: TrainConfig | None = None) -> PPOAgent:
+        """Load a policy that `save` wrote."""
+        return cls(PolicyValueNetwork.load(path), config or TrainConfig())

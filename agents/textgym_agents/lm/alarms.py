@@ -1,0 +1,55 @@
+"""Alarms: what in the metrics of an iteration means that a run is going wrong (spec section 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class Alarms:
+    """Watches the metrics and says each alarm once."""
+
+    def __init__(self) -> None:
+        self._first_entropy: float | None = None
+        self._said: set[str] = set()
+
+    def check(self, metrics: Mapping[str, float]) -> list[str]:
+        """Return the alarms that this iteration raises for the first time."""
+        entropy = metrics.get("ppo/entropy")
+        if self._first_entropy is None:
+            self._first_entropy = entropy
+        floor = 0.1 * (self._first_entropy or 0.0)
+        num_scored = metrics.get("rollout/num_scored", 0.0)
+        num_failed = metrics.get("rollout/num_failed", 0.0)
+        raised = {
+            "ratio": (
+                metrics.get("ppo/first_ratio_error", 0.0) > 1e-3,
+                "the probability ratio is not 1 at the first minibatch of an update: the old and "
+                "the new log-probabilities are computed differently",
+            ),
+            "entropy": (
+                entropy is not None and entropy < floor,
+                "the policy's entropy fell below a tenth of its start",
+            ),
+            "cut": (
+                metrics.get("rollout/cut_share", 0.0) > 0.3,
+                "more than 30 % of the completions are cut off by the length limit; raise "
+                "rollout.max_new_tokens or look at the completions",
+            ),
+            "engine": (
+                metrics.get("engine/effective_share", 1.0) < 0.5,
+                "the engine samples from another distribution than the trainer evaluates "
+                "(effective sample share below 0.5)",
+            ),
+            "kl": (
+                metrics.get("kl/reference_nats_per_token", 0.0) > 0.5,
+                "the policy is more than 0.5 nats per token away from the reference",
+            ),
+            "failed": (
+                num_failed > 0.02 * (num_scored + num_failed),
+                f"{num_failed:.0f} of {num_scored + num_failed:.0f} samples could not be scored; "
+                "they are left out of the loss (rollouts/*.jsonl says why)",
+            ),
+        }
+        new = [name for name, (is_on, _) in raised.items() if is_on and name not in self._said]
+        self._said.update(new)
+        return [raised[name][1] for name in new]

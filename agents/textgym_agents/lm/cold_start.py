@@ -1,0 +1,202 @@
+"""Supervised start: a few hundred steps of cross-entropy on demonstrations, many of them wrong.
+
+PPO cannot teach what the policy almost never samples. Demonstrations whose answers are right only
+now and then give it an unreliable ability, which a verifiable reward then makes reliable. The loop
+is plain: it trains through the network's own `evaluate`, and starts at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from textgym.errors import ConfigError, PromptError
+from textgym.prompt import Prompt
+from textgym.seeding import Purpose, stream
+from textgym_agents.core.buffer import Batch, Episode, collate
+from textgym_agents.core.masked import masked_mean
+from textgym_agents.lm.config import ColdStartConfig
+from textgym_agents.lm.network import PolicyValueNetwork
+from textgym_agents.lm.optimizer import make_optimizer, set_learning_rate
+from textgym_agents.lm.rollout import encode
+
+DIGITS = "0123456789"
+
+
+class Demonstration(NamedTuple):
+    """A prompt as the environment renders it, and what to answer."""
+
+    prompt: str
+    completion: str
+
+
+class Pool(Protocol):
+    """What the demonstrator needs of an environment's prompt pool."""
+
+    def __len__(self) -> int: ...
+
+    def prompt(self, index: int) -> Prompt:
+        """Return a prompt."""
+        ...
+
+    def render(self, index: int, key: int, episode: int) -> str:
+        """Return the observation text of a prompt."""
+        ...
+
+
+class PoolDemonstrator:
+    """Demonstrates the targets of a pool's prompts, a share of them with a slip."""
+
+    def __init__(self, pool: Pool, wrong_share: float) -> None:
+        self.pool = pool
+        self.wrong_share = wrong_share
+
+    def draw(self, rng: np.random.Generator) -> Demonstration:
+        """Return one demonstration."""
+        index = int(rng.integers(len(self.pool)))
+        prompt = self.pool.render(index, int(rng.integers(2**62)), 0)
+        answer = self._target(index)
+        if rng.random() < self.wrong_share:
+            answer = self._wrong(answer, rng)
+        return Demonstration(prompt, answer)
+
+    def _wrong(self, answer: str, rng: np.random.Generator) -> str:
+        """Return an answer with one digit replaced; without digits, another prompt's target."""
+        digits = [i for i, symbol in enumerate(answer) if symbol in DIGITS]
+        if digits:
+            i = digits[int(rng.integers(len(digits)))]
+            slip = (int(answer[i]) + int(rng.integers(1, 10))) % 10
+            return f"{answer[:i]}{slip}{answer[i + 1 :]}"
+        for _ in range(100):
+            other = self._target(int(rng.integers(len(self.pool))))
+            if other != answer:
+                return other
+        raise ConfigError(
+            "cold_start.wrong_share: (nearly) all prompts have the same target, so there are no "
+            "wrong answers to demonstrate; set it to 0"
+        )
+
+    def _target(self, index: int) -> str:
+        target = self.pool.prompt(index).target
+        if not isinstance(target, str | int | float):
+            raise ConfigError(
+                f"cold_start: the target of prompt '{self.pool.prompt(index).id}' is no text that "
+                "could be demonstrated; give cold_start.demonstrations a JSONL file"
+            )
+        return str(target)
+
+
+class FileDemonstrator:
+    """Demonstrates the lines of a JSONL file of {prompt, completion}, as they are."""
+
+    def __init__(self, path: Path) -> None:
+        self.demonstrations = [_parse(path, i, line) for i, line in _lines(path)]
+        if not self.demonstrations:
+            raise PromptError(
+                f"{path}: no demonstrations; expected lines of {{prompt, completion}}"
+            )
+
+    def draw(self, rng: np.random.Generator) -> Demonstration:
+        """Return one demonstration."""
+        return self.demonstrations[int(rng.integers(len(self.demonstrations)))]
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PromptError(f"{path}: cannot be read: {error}") from None
+    yield from ((i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip())
+
+
+def _parse(path: Path, number: int, line: str) -> Demonstration:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise PromptError(f"{path}, line {number}: not JSON: {error.msg}") from None
+    for name in Demonstration._fields:
+        if not isinstance(row, dict) or not isinstance(row.get(name), str):
+            raise PromptError(f"{path}, line {number}: field '{name}' is missing or not text")
+    return Demonstration(row["prompt"], row["completion"])
+
+
+def make_demonstrator(config: ColdStartConfig, pool: Any) -> PoolDemonstrator | FileDemonstrator:
+    """Return the demonstrator of a configuration.
+
+    Args:
+        config: says which.
+        pool: the prompt pool of the training environment, if it has one.
+    """
+    if config.demonstrations is not None:
+        return FileDemonstrator(Path(config.demonstrations))
+    if pool is None:
+        raise ConfigError(
+            "cold_start: this environment has no prompt pool to take targets from; give "
+            "cold_start.demonstrations a JSONL file of {prompt, completion}"
+        )
+    return PoolDemonstrator(pool, config.wrong_share)
+
+
+def demonstration_batch(
+    network: PolicyValueNetwork, demonstrations: Sequence[Demonstration], max_length: int
+) -> Batch:
+    """Return a batch whose action mask is the completion and the end token."""
+    prompts = encode(network, [d.prompt for d in demonstrations])
+    answers = encode(network, [d.completion for d in demonstrations])
+    end = network.tokenizer.eos_token_id
+    episodes = []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        ids = torch.tensor([*prompt, *answer, end])[:max_length]
+        mask = torch.arange(len(ids)) >= len(prompt)
+        episodes.append(Episode(ids, mask, torch.zeros(len(ids)), True, False))
+    return collate(episodes)
+
+
+class ColdStart:
+    """The steps of a supervised start, one at a time; `step` is a pure function of its number."""
+
+    def __init__(
+        self,
+        network: PolicyValueNetwork,
+        config: ColdStartConfig,
+        demonstrator: PoolDemonstrator | FileDemonstrator,
+        *,
+        seed: int,
+        max_length: int,
+    ) -> None:
+        self.network = network
+        self.config = config
+        self.demonstrator = demonstrator
+        self.seed = seed
+        self.max_length = max_length
+        self.optimizer = make_optimizer(network, learning_rate=config.learning_rate)
+
+    def step(self, number: int) -> dict[str, float]:
+        """Do optimiser step `number` of `config.steps` and return its metrics."""
+        rng = stream(self.seed, Purpose.DEMONSTRATIONS, number)
+        drawn = [self.demonstrator.draw(rng) for _ in range(self.config.batch_size)]
+        batch = demonstration_batch(self.network, drawn, self.max_length)
+        batch = batch.to(self.network.device)
+        rate = self.config.learning_rate * _schedule(number, self.config)
+        set_learning_rate(self.optimizer, rate)
+        self.optimizer.zero_grad(set_to_none=True)
+        scores = self.network.evaluate(batch)
+        loss = -masked_mean(scores.logprobs, batch.action_mask)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.trainable(), 1.0)
+        self.optimizer.step()
+        return {
+            "cold_start/loss": float(loss.detach()),
+            "cold_start/learning_rate": rate,
+            "cold_start/num_tokens": float(batch.attention_mask.sum()),
+        }
+
+
+def _schedule(number: int, config: ColdStartConfig) -> float:
+    warmup = config.warmup_share * config.steps
+    return min(1.0, (number + 1) / max(warmup, 1.0)) * (1 - number / config.steps)

@@ -1,0 +1,79 @@
+"""Held-out evaluation: each prompt answered once greedily and once by sampling."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from gymnasium.vector import VectorEnv
+
+from textgym.seeding import Purpose, derive_seed, stream
+from textgym_agents.lm.agent import PPOAgent
+from textgym_agents.lm.rollout import Rollout, collect, make_envs
+
+
+class HeldOut(NamedTuple):
+    """The environments of an evaluation, and the options that fix their prompts."""
+
+    envs: VectorEnv[Any, Any, Any]
+    options: dict[str, Any] | None
+
+
+class EvaluationResult(NamedTuple):
+    """The two passes of one evaluation."""
+
+    greedy: Rollout
+    sampled: Rollout
+
+    def metrics(self) -> dict[str, float]:
+        """Return success (or the mean reward, where the environment knows no success) of both."""
+        rows = {}
+        for name, rollout in self._asdict().items():
+            measured = rollout.metrics()
+            success = measured["rollout/success"]
+            score = measured["rollout/reward"] if math.isnan(success) else success
+            rows[f"evaluation/{name}"] = score
+            rows[f"evaluation/{name}_reward"] = measured["rollout/reward"]
+            rows[f"evaluation/{name}_length"] = measured["rollout/length"]
+            rows[f"evaluation/{name}_failed"] = measured["rollout/num_failed"]
+        return rows
+
+
+def make_held_out(agent: PPOAgent) -> HeldOut:
+    """Make the environments of held-out prompts: every prompt once, or a fixed random subset."""
+    config, seed = agent.config, agent.config.seed
+    kwargs = {"split": "evaluation"} if _has_splits(agent) else {}
+    wanted = config.evaluation.num_episodes
+    probe = make_envs(config.env, 1, **kwargs)
+    available = getattr(probe.unwrapped, "num_prompts", None)
+    probe.close()
+    if available is None:
+        return HeldOut(make_envs(config.env, wanted, **kwargs), None)
+    number = min(wanted, int(available))
+    order = stream(seed, Purpose.EVALUATION).permutation(int(available))
+    indices = sorted(int(i) for i in order[:number])
+    return HeldOut(make_envs(config.env, number, **kwargs), {"prompt_index": indices})
+
+
+def _has_splits(agent: PPOAgent) -> bool:
+    return agent.config.env.id.endswith("TextGen-v0") and "split" not in agent.config.env.kwargs
+
+
+def evaluate(agent: PPOAgent, held_out: HeldOut) -> EvaluationResult:
+    """Answer every held-out prompt; the same prompts and the same random numbers every time."""
+    seed = derive_seed(agent.config.seed, Purpose.EVALUATION)
+
+    def answer(temperature: float) -> Rollout:
+        return collect(
+            held_out.envs,
+            agent.engine,
+            agent.network,
+            agent.config.rollout,
+            seed=seed,
+            generator=torch.Generator(agent.network.device).manual_seed(seed),
+            temperature=temperature,
+            options=held_out.options,
+        )
+
+    return EvaluationResult(answer(0.0), answer(agent.config.rollout.temperature))

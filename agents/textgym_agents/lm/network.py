@@ -1,0 +1,446 @@
+"""Policy and value function on one trunk: any Hugging Face causal language model.
+
+The value head reads the hidden state after the final norm. It starts at zero, so V is 0 at first
+and the first value gradient that enters the trunk is exactly zero. Entry j of every result scores
+token x_j and is read at position j - 1: V_j does not depend on x_j.
+
+Sequences are padded on the right only. Attention is causal, so no token sees the padding after it,
+and neither an attention mask nor position ids are needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers import PreTrainedTokenizerBase as Tokenizer
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from textgym.errors import ConfigError
+from textgym_agents.core.buffer import Batch, Evaluation
+from textgym_agents.lm.config import LastLayersMode, LoraMode, PolicyConfig
+from textgym_agents.lm.head import chunked_scores, scaled_logits
+from textgym_agents.lm.tiny import tiny_model, tiny_tokenizer
+
+VALUE_HEAD_FILE = "value_head.safetensors"
+MODE_FILE = "textgym_policy.json"
+BASE_FOLDER = "base"
+
+
+class ForwardOutput(NamedTuple):
+    """Hidden states and values of a batch of sequences."""
+
+    hidden: Tensor
+    """(B, T, d) after the final norm."""
+    values: Tensor
+    """(B, T) float32; entry j is V of the state before token j, entry 0 is 0."""
+
+
+class ActionAndValue(NamedTuple):
+    """One decision per sequence; each (B,)."""
+
+    action: Tensor
+    logprob: Tensor
+    entropy: Tensor
+    value: Tensor
+
+
+class PolicyValueNetwork(nn.Module):
+    """A causal language model with a value head, in one of three modes of training.
+
+    Args:
+        lm: the causal language model.
+        tokenizer: its tokenizer; ids at or above `len(tokenizer)` are never sampled.
+        config: mode of training and precision.
+        base_path: where the frozen base of an adapter can be loaded from; None if only from here.
+        seed: of the weights of an adapter that is added.
+    """
+
+    def __init__(
+        self,
+        lm: PreTrainedModel,
+        tokenizer: Tokenizer,
+        config: PolicyConfig,
+        *,
+        base_path: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.lm: Any = _aligned(lm)
+        self.tokenizer = tokenizer
+        self.config = config
+        self.base_path = base_path
+        self.seed = seed
+        self.temperature = 1.0
+        self.value_head = nn.Linear(lm.config.get_text_config().hidden_size, 1)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+        self.peft: Any = None
+        self.illegal: Tensor | None
+        self.register_buffer("illegal", self._illegal_ids(config.legal_ids), persistent=False)
+        self.lm.eval()  # a model that was just built may have dropout on
+        self._check_head()
+        self._check_generation_config()
+        self.set_mode(config)
+
+    @classmethod
+    def from_config(cls, config: PolicyConfig, *, seed: int) -> PolicyValueNetwork:
+        """Build `tiny`, or load a model from a folder or the hub; float32 weights."""
+        if config.model == "tiny":
+            tiny = tiny_tokenizer()
+            return cls(tiny_model(tiny, seed=seed), tiny, config, seed=seed)
+        if (Path(config.model) / MODE_FILE).exists():
+            return cls.load(config.model, config=config, seed=seed)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(config.model)
+            lm = AutoModelForCausalLM.from_pretrained(config.model, dtype=torch.float32)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"policy.model: cannot load '{config.model}': {str(error).rstrip('.')}. Give "
+                "'tiny', the folder of a Hugging Face causal language model, or a hub id (needs a "
+                "network)."
+            ) from error
+        return cls(lm, tokenizer, config, base_path=config.model, seed=seed)
+
+    # Modes ---------------------------------------------------------------------------------------
+
+    def set_mode(self, config: PolicyConfig) -> None:
+        """Choose which parameters learn: all, the top layers, or an adapter that is added now."""
+        self.config = config
+        mode = config.mode
+        self.lm.eval()  # dropout is zero: train and eval forward agree
+        self.lm.requires_grad_(mode.kind == "full")
+        if mode.kind == "lora":
+            self._add_adapter(mode)
+        elif mode.kind == "last_k":
+            self._train_last_layers(mode)
+        if config.gradient_checkpointing:
+            self.lm.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def _train_last_layers(self, mode: LastLayersMode) -> None:
+        layers, norm = getattr(self.trunk, "layers", None), getattr(self.trunk, "norm", None)
+        if layers is None or norm is None or mode.k > len(layers):
+            raise ConfigError(
+                f"policy.mode: cannot train the last {mode.k} layers of {type(self.lm).__name__}, "
+                f"which has {'no list of' if layers is None else len(layers)} layers; "
+                "lower policy.mode.k or choose another mode"
+            )
+        for module in (*layers[-mode.k :], norm):
+            module.requires_grad_(True)
+
+    def _add_adapter(self, mode: LoraMode) -> None:
+        from peft import LoraConfig, get_peft_model
+
+        if self.peft is not None:
+            return
+        adapter = LoraConfig(
+            r=mode.rank,
+            lora_alpha=mode.alpha,
+            lora_dropout=0.0,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            self.peft = get_peft_model(self.lm, adapter)
+        self.lm = self.peft.get_base_model()
+        if self.config.gradient_checkpointing:
+            self.lm.enable_input_require_grads()
+
+    @property
+    def trunk(self) -> Any:
+        """The decoder without the language model head."""
+        return self.lm.get_decoder()
+
+    @property
+    def head_weight(self) -> Tensor:
+        """(V, d), the language model head; tied to the embedding in small models."""
+        weight: Tensor = self.lm.get_output_embeddings().weight
+        return weight
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.value_head.weight.device
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """The ids that end a completion, from the tokenizer and the model's configurations."""
+        ids: set[int] = set()
+        configs = (self.lm.config, self.lm.generation_config)
+        for value in (self.tokenizer.eos_token_id, *(c.eos_token_id for c in configs)):
+            ids.update(value if isinstance(value, list) else [] if value is None else [value])
+        return frozenset(ids)
+
+    def trainable(self) -> list[nn.Parameter]:
+        """Return the parameters of the policy that learn; the value head is not among them."""
+        return [p for p in self.lm.parameters() if p.requires_grad]
+
+    # Evaluation ----------------------------------------------------------------------------------
+
+    def hidden_states(self, input_ids: Tensor, **cache: Any) -> Tensor:
+        """Return (B, T, d) hidden states after the final norm."""
+        if self.config.gradient_checkpointing:
+            self._recompute_layers(torch.is_grad_enabled() and not cache)
+        with self._autocast():
+            output = self.trunk(input_ids=input_ids, use_cache=bool(cache), **cache)
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def _recompute_layers(self, is_on: bool) -> None:
+        """Switch checkpointing of the decoder layers; a checkpointed layer ignores its cache.
+
+        A layer asks its own flag `training`; the modules inside stay in eval mode, without dropout.
+        """
+        for module in self.trunk.modules():
+            if isinstance(module, GradientCheckpointingLayer):
+                module.training = is_on
+
+    def values_of(self, hidden: Tensor, *, grad_to_trunk: float = 1.0) -> Tensor:
+        """Return V of the states whose last token has these hidden states (..., d); float32."""
+        if grad_to_trunk < 1.0:
+            hidden = hidden.detach() * (1 - grad_to_trunk) + hidden * grad_to_trunk
+        values: Tensor = self.value_head(hidden.float()).squeeze(-1)
+        return values
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> ForwardOutput:
+        """Return hidden states and values of right-padded sequences (B, T)."""
+        hidden = self.hidden_states(input_ids)
+        values = torch.zeros(input_ids.shape, device=hidden.device)
+        values[:, 1:] = self.values_of(hidden[:, :-1])
+        if attention_mask is not None:
+            values = torch.where(attention_mask.bool(), values, 0.0)
+        return ForwardOutput(hidden, values)
+
+    def evaluate(self, batch: Batch, *, value_grad_to_trunk: float = 1.0) -> Evaluation:
+        """Return log-probabilities, values and entropies of the actions of a batch."""
+        hidden = self.hidden_states(batch.input_ids)
+        mask = batch.action_mask
+        before = hidden[:, :-1][mask[:, 1:]]  # (N, d): h_{j-1} of each action position j
+        scores = self.score_tokens(before, batch.input_ids[mask])
+        values = self.values_of(before, grad_to_trunk=value_grad_to_trunk)
+        last = batch.attention_mask.sum(dim=1) - 1
+        with torch.no_grad():
+            bootstrap = self.values_of(hidden[torch.arange(len(last), device=last.device), last])
+        empty = torch.zeros(mask.shape, device=hidden.device)
+        return Evaluation(
+            logprobs=empty.masked_scatter(mask, scores.logprobs),
+            values=empty.masked_scatter(mask, values),
+            entropy=empty.masked_scatter(mask, scores.entropy),
+            bootstrap=bootstrap,
+        )
+
+    def score_tokens(self, hidden: Tensor, ids: Tensor) -> Any:
+        """Return log-probability and entropy for hidden states (N, d) and the ids that followed."""
+        return chunked_scores(
+            hidden, self.head_weight, ids, illegal=self.illegal, temperature=self.temperature
+        )
+
+    def get_action_and_value(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        action: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> ActionAndValue:
+        """Return an action for the state after each right-padded sequence, and its value.
+
+        Args:
+            input_ids: (B, T).
+            attention_mask: (B, T) bool, True on tokens.
+            action: (B,) ids to evaluate; None samples them.
+            generator: of the samples.
+        """
+        last = attention_mask.sum(dim=1) - 1
+        hidden = self.hidden_states(input_ids)[torch.arange(len(last), device=last.device), last]
+        if action is None:
+            action = sample_ids(self.next_logits(hidden), generator)
+        scores = self.score_tokens(hidden, action)
+        return ActionAndValue(action, scores.logprobs, scores.entropy, self.values_of(hidden))
+
+    def next_logits(self, hidden: Tensor, temperature: float | None = None) -> Tensor:
+        """Return float32 logits (B, V) at the sampling temperature, -inf on illegal ids."""
+        tau = self.temperature if temperature is None else temperature
+        return scaled_logits(hidden, self.head_weight, self.illegal, tau)
+
+    @contextlib.contextmanager
+    def reference(self) -> Iterator[None]:
+        """Evaluate the frozen base of an adapter inside this context; the value head stays."""
+        if self.peft is None:
+            raise ConfigError("only a policy with an adapter holds its own reference")
+        with self.peft.disable_adapter():
+            yield
+
+    def frozen_copy(self) -> PolicyValueNetwork:
+        """Return a reference policy; parameters that do not learn are shared, not copied."""
+        shared = {id(p): p for p in self.parameters() if not p.requires_grad}
+        return copy.deepcopy(self, dict(shared)).requires_grad_(False)
+
+    # Files ---------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write a Hugging Face folder: model or adapter, tokenizer, and the value head."""
+        path = Path(path)
+        path.mkdir(parents=True, exist_ok=True)
+        if self.peft is None:
+            self.lm.save_pretrained(path)
+        else:
+            self._save_adapter(path)
+        self.tokenizer.save_pretrained(path)
+        head = {k: v.detach().cpu().contiguous() for k, v in self.value_head.state_dict().items()}
+        save_file(head, path / VALUE_HEAD_FILE)
+        (path / MODE_FILE).write_text(json.dumps(self.config.model_dump(mode="json"), indent=2))
+
+    def _save_adapter(self, path: Path) -> None:
+        if self.base_path is None:
+            self.save_base(path / BASE_FOLDER)
+        self.peft.peft_config["default"].base_model_name_or_path = self.base_path
+        self.peft.save_pretrained(path)
+
+    def save_base(self, path: Path) -> None:
+        """Write the frozen base of the adapter and remember it as the place to load it from."""
+        state = {
+            name.replace(".base_layer", ""): value
+            for name, value in self.lm.state_dict().items()
+            if "lora_" not in name
+        }
+        self.lm.save_pretrained(path, state_dict=state)
+        self.tokenizer.save_pretrained(path)
+        self.base_path = str(path.resolve())
+
+    @classmethod
+    def load(
+        cls, path: str | Path, *, config: PolicyConfig | None = None, seed: int = 0
+    ) -> PolicyValueNetwork:
+        """Load what `save` wrote, in the mode it was saved in unless `config` says otherwise.
+
+        An adapter stays the adapter that it is, and ids that were illegal stay so unless `config`
+        names the legal ones.
+        """
+        path = Path(path)
+        saved = PolicyConfig.model_validate_json((path / MODE_FILE).read_text())
+        config = config or saved
+        config = config.model_copy(update={"legal_ids": config.legal_ids or saved.legal_ids})
+        tokenizer = _load_tokenizer(path)
+        adapter_file = path / "adapter_config.json"
+        if not adapter_file.exists():
+            lm = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+            network = cls(lm, tokenizer, config, seed=seed)
+        else:
+            config = config.model_copy(update={"mode": saved.mode})
+            recorded = json.loads(adapter_file.read_text())["base_model_name_or_path"]
+            place = _find_base(path, recorded)
+            lm = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
+            network = cls(lm, tokenizer, config, base_path=place, seed=seed)
+            network.load_adapter(path)
+        network.value_head.load_state_dict(load_file(path / VALUE_HEAD_FILE))
+        return network
+
+    def load_adapter(self, path: Path) -> None:
+        """Replace the adapter's weights by those of a folder."""
+        from peft import set_peft_model_state_dict
+
+        set_peft_model_state_dict(self.peft, load_file(path / "adapter_model.safetensors"))
+
+    # Checks --------------------------------------------------------------------------------------
+
+    def _illegal_ids(self, legal_ids: Sequence[int] | None) -> Tensor | None:
+        num_rows, num_ids = self.head_weight.shape[0], len(self.tokenizer)
+        if num_ids > num_rows:
+            raise ConfigError(
+                f"the tokenizer has {num_ids} ids but the model only {num_rows} output rows; "
+                "they do not belong together"
+            )
+        ids = torch.arange(num_rows, device=self.head_weight.device)
+        if legal_ids is None:
+            return None if num_ids == num_rows else ids >= num_ids
+        if not legal_ids or not all(0 <= i < num_ids for i in legal_ids):
+            raise ConfigError(
+                f"policy.legal_ids: expected ids of 0 to {num_ids - 1}, got {legal_ids}"
+            )
+        return ~torch.isin(ids, torch.tensor(legal_ids, device=ids.device))
+
+    @torch.no_grad()
+    def _check_head(self) -> None:
+        """Fail for models whose logits are more than head times hidden state."""
+        ids = torch.zeros(1, 2, dtype=torch.long, device=self.lm.device)
+        hidden = self.trunk(input_ids=ids, use_cache=False).last_hidden_state  # not autocast
+        ours = hidden[0, -1].float() @ self.head_weight.float().T
+        theirs = self.lm(input_ids=ids).logits[0, -1].float()
+        if not torch.allclose(ours, theirs, atol=1e-3, rtol=1e-3):
+            raise ConfigError(
+                f"the logits of {type(self.lm).__name__} are not its head times its last hidden "
+                "state (soft-capping or scaling); this architecture is not supported"
+            )
+
+    def _check_generation_config(self) -> None:
+        """Keep only the special ids of shipped settings that could not be saved again.
+
+        Nothing here samples by them.
+        """
+        shipped = self.lm.generation_config
+        try:
+            shipped.validate(strict=True)
+        except ValueError:
+            self.lm.generation_config = GenerationConfig(
+                bos_token_id=shipped.bos_token_id,
+                eos_token_id=shipped.eos_token_id,
+                pad_token_id=shipped.pad_token_id,
+            )
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.config.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+
+def _load_tokenizer(path: Path) -> Tokenizer:
+    """Load exactly the tokenizer that was saved.
+
+    `AutoTokenizer` goes by the architecture of the model: to a Qwen2 with a tokenizer of its own it
+    gives Qwen's, with another normaliser and more special tokens.
+    """
+    is_fast = (path / "tokenizer.json").exists()
+    loader = PreTrainedTokenizerFast if is_fast else AutoTokenizer
+    tokenizer: Tokenizer = loader.from_pretrained(path)
+    return tokenizer
+
+
+def _find_base(path: Path, recorded: str) -> str:
+    """Return where the base of an adapter is, also after the folder or its run has been moved.
+
+    An adapter lies beside its base, or in `checkpoints/NAME/policy` of a run with one base.
+    """
+    near = [folder / BASE_FOLDER for folder in (path, *path.resolve().parents[:3])]
+    return next((str(place) for place in near if (place / "config.json").exists()), recorded)
+
+
+def _aligned(lm: PreTrainedModel) -> PreTrainedModel:
+    """Move weights that a file was mapped to into memory of torch's own alignment.
+
+    The last bits of a matrix product depend on the alignment of its operands, so a loaded policy
+    would otherwise not repeat what the saved one did.
+    """
+    for parameter in lm.parameters():
+        parameter.data = parameter.data.clone()
+    return lm
+
+
+def sample_ids(logits: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw one id per row of (B, V) logits: no top-p, no top-k, no penalty."""
+    return torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(1)

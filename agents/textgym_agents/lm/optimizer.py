@@ -1,0 +1,36 @@
+"""The optimiser of a policy/value network: AdamW without weight decay, two named groups."""
+
+from __future__ import annotations
+
+import torch
+
+from textgym_agents.lm.network import PolicyValueNetwork
+
+
+def make_optimizer(
+    network: PolicyValueNetwork,
+    *,
+    learning_rate: float,
+    eps: float = 1e-8,
+    value_lr_mult: float = 1.0,
+) -> torch.optim.AdamW:
+    """Return AdamW over the trainable parameters and the value head.
+
+    The value head is listed by itself: it is outside an adapter, and has a step size of its own.
+    """
+    groups = [
+        {"params": network.trainable(), "name": "policy", "mult": 1.0},
+        {"params": list(network.value_head.parameters()), "name": "value", "mult": value_lr_mult},
+    ]
+    return torch.optim.AdamW(
+        groups, lr=learning_rate, betas=(0.9, 0.999), eps=eps, weight_decay=0.0, fused=True
+    )
+
+
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, rate: float, *, freeze_policy: bool = False
+) -> None:
+    """Set the step size of every group; a frozen policy takes steps of 0."""
+    for group in optimizer.param_groups:
+        is_frozen = freeze_policy and group["name"] == "policy"
+        group["lr"] = 0.0 if is_frozen else rate * group["mult"]

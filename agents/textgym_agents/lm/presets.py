@@ -1,0 +1,75 @@
+"""Presets of `textgym train`: where a configuration starts from.
+
+`seed` is the model's defaults, spelled out; `llm` is a starting point for a model of some hundred
+million parameters; `arithmetic` is the embedded world, minutes on two cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+SEED: Mapping[str, Any] = {
+    "epochs": 3,
+    "rollout": {"num_episodes": 4, "num_envs": 4, "max_length": 512},
+    "ppo": {
+        "batch_size": 4,
+        "update_epochs": 4,
+        "gamma": 0.99,
+        "gae_lambda": 0.95,
+        "value_lambda": 0.95,
+        "entropy_coef": 0.01,
+        "aggregation": "token_mean",
+        "whiten_advantages": True,
+        "clip": {"low": 0.2, "high": 0.2},
+        "value": {"coef": 0.5, "half": False},
+        "kl_stop": {"target": 0.01, "statistic": "seed", "compare": "abs"},
+        "kl_penalty": {"beta": 0.0},
+        "optimizer": {"learning_rate": 1e-5, "schedule": "constant", "max_grad_norm": 0.5},
+    },
+}
+
+LLM: Mapping[str, Any] = {
+    "epochs": 1,
+    "rollout": {"num_episodes": 256, "num_envs": 256, "max_length": 1024, "max_new_tokens": 512},
+    "policy": {"mode": {"kind": "lora"}, "precision": "bf16"},
+    "ppo": {
+        "batch_size": 64,
+        "micro_batch_tokens": 16_384,
+        "update_epochs": 2,
+        "gamma": 1.0,
+        "gae_lambda": 0.95,
+        "value_lambda": 1.0,
+        "entropy_coef": 0.0,
+        "clip": {"low": 0.2, "high": 0.28},
+        "value": {"coef": 0.5, "half": True, "lr_mult": 10.0},
+        "kl_stop": {"target": 0.02, "statistic": "k3"},
+        "kl_penalty": {"beta": 0.02},
+        "optimizer": {"learning_rate": 2e-5, "max_grad_norm": 1.0},
+    },
+}
+
+ARITHMETIC: Mapping[str, Any] = {
+    "iterations": 250,
+    "checkpoint_every": 50,
+    "env": {
+        "prompts": [{"source": "arithmetic", "config": {"below": 50}}],
+        "reward": "math",
+    },
+    "cold_start": {"steps": 500, "batch_size": 128, "learning_rate": 3e-3, "wrong_share": 0.6},
+    "rollout": {"num_episodes": 256, "num_envs": 256, "max_new_tokens": 6, "max_length": 64},
+    "ppo": {
+        "batch_size": 128,
+        "update_epochs": 2,
+        "gamma": 1.0,
+        "gae_lambda": 0.95,
+        "value_lambda": 0.95,
+        "entropy_coef": 0.0,
+        "value": {"coef": 0.5, "half": True, "lr_mult": 5.0},
+        "kl_stop": {"target": 0.02, "statistic": "k3"},
+        "optimizer": {"learning_rate": 7e-4, "schedule": "linear"},
+    },
+    "evaluation": {"every": 50, "num_episodes": 250},
+}
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {"seed": SEED, "llm": LLM, "arithmetic": ARITHMETIC}

@@ -1,0 +1,302 @@
+"""Collect episodes from a text-mode vector environment: token in, token out.
+
+An observation is encoded once, when it arrives. A completion is decoded for the environment and
+never encoded again: the ids that are trained on are the ids that were sampled. An episode of
+several turns is one sequence, in which the environment's messages are masked out.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import gymnasium
+import torch
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+
+from textgym.errors import ConfigError
+from textgym.sample import Completion
+from textgym_agents.core.buffer import Episode
+from textgym_agents.lm.config import EnvConfig, RolloutConfig
+from textgym_agents.lm.engine import Generation, GenerationEngine
+from textgym_agents.lm.network import PolicyValueNetwork
+
+INFO_KEYS = (
+    "prompt_id", "finish_reason", "is_success", "score", "reward_parts", "status", "label",
+    "reason", "extracted", "verifier_error",
+)  # fmt: skip
+
+
+def make_envs(config: EnvConfig, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, Any]:
+    """Make the text-mode vector environment of a configuration; it is reset by the caller alone."""
+    env_id, spec = _find_spec(config.id)
+    settings = {**config.kwargs, **kwargs, "action_mode": "text"}
+    settings |= {k: v for k in ("prompts", "reward") if (v := getattr(config, k)) is not None}
+    if spec.vector_entry_point is not None:
+        return gymnasium.make_vec(env_id, num_envs, autoreset_mode="disabled", **settings)
+    disabled = {"autoreset_mode": AutoresetMode.DISABLED}
+    return gymnasium.make_vec(
+        env_id, num_envs, vectorization_mode="sync", vector_kwargs=disabled, **settings
+    )
+
+
+def _find_spec(full_id: str) -> tuple[str, EnvSpec]:
+    module, _, env_id = full_id.rpartition(":")
+    try:
+        if module:
+            importlib.import_module(module)
+        return env_id, gymnasium.spec(env_id)
+    except (ImportError, gymnasium.error.Error) as error:
+        raise ConfigError(f"env.id: cannot find '{full_id}': {error}") from error
+
+
+@dataclass
+class Transcript:
+    """One episode while it is being written."""
+
+    prompt: str
+    ids: list[int]
+    """Prompt, sampled tokens and the environment's messages."""
+    info: dict[str, Any] = field(default_factory=dict)
+    is_action: list[bool] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    completions: list[str] = field(default_factory=list)
+    finish_reason: str = ""
+    terminated: bool = False
+    truncated: bool = False
+    failure: str | None = None
+    """Why the episode cannot be trained on; None if it can."""
+
+    def __post_init__(self) -> None:
+        self._append(self.ids, is_action=False)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the policy is to act."""
+        return not (self.terminated or self.truncated or self.failure)
+
+    def add_generation(self, generation: Generation) -> None:
+        """Append the tokens of one turn."""
+        self.ids.extend(generation.token_ids)
+        self._append(generation.token_ids, is_action=True)
+        self.logprobs[len(self.logprobs) - len(generation.logprobs) :] = generation.logprobs
+        self.finish_reason = generation.finish_reason
+
+    def add_observation(self, ids: Sequence[int]) -> None:
+        """Append a message of the environment."""
+        self.ids.extend(ids)
+        self._append(ids, is_action=False)
+
+    def _append(self, ids: Sequence[int], *, is_action: bool) -> None:
+        self.is_action.extend([is_action] * len(ids))
+        self.logprobs.extend([0.0] * len(ids))
+        self.rewards.extend([0.0] * len(ids))
+
+    def episode(self) -> Episode:
+        """Return the episode as tensors."""
+        return Episode(
+            input_ids=torch.tensor(self.ids),
+            action_mask=torch.tensor(self.is_action),
+            rewards=torch.tensor(self.rewards),
+            terminated=self.terminated,
+            truncated=self.truncated,
+            engine_logprobs=torch.tensor(self.logprobs),
+        )
+
+    def record(self) -> dict[str, Any]:
+        """Return the episode for rollouts/*.jsonl."""
+        total = None if self.failure else sum(self.rewards)
+        return {
+            "prompt": self.prompt,
+            "completion": "".join(self.completions),
+            "turns": len(self.completions),
+            "reward": total,
+            "num_tokens": sum(self.is_action),
+            "failure": self.failure,
+            **self.info,
+        }
+
+
+class Rollout(NamedTuple):
+    """What one pass through the environments gave."""
+
+    transcripts: list[Transcript]
+
+    def scored(self) -> list[Transcript]:
+        """Return the episodes that have a reward."""
+        return [t for t in self.transcripts if t.failure is None]
+
+    def metrics(self) -> dict[str, float]:
+        """Return the statistics of section `rollout/`; rewards over scored episodes only."""
+        scored = self.scored()
+        rewards = torch.tensor([sum(t.rewards) for t in scored], dtype=torch.float64)
+        lengths = torch.tensor([sum(t.is_action) for t in scored], dtype=torch.float64)
+        cut = [t.truncated or t.finish_reason == "length" for t in scored]
+        failures = Counter(t.failure for t in self.transcripts if t.failure is not None)
+        n = max(len(scored), 1)
+        return {
+            "rollout/reward": _mean(rewards),
+            "rollout/reward_std": float(rewards.std(correction=0)) if len(scored) else math.nan,
+            "rollout/success": _mean_success(scored),
+            "rollout/length": _mean(lengths),
+            "rollout/cut_share": sum(cut) / n,
+            "rollout/stop_share": sum(t.finish_reason == "stop" for t in scored) / n,
+            "rollout/num_scored": float(len(scored)),
+            "rollout/num_failed": float(failures.total()),
+            **{f"rollout/failed/{kind}": float(count) for kind, count in failures.items()},
+        }
+
+
+def _mean(x: torch.Tensor) -> float:
+    return float(x.mean()) if len(x) else math.nan
+
+
+def _mean_success(transcripts: Sequence[Transcript]) -> float:
+    known = [t.info["is_success"] for t in transcripts if "is_success" in t.info]
+    return sum(known) / len(known) if known else math.nan
+
+
+def collect(
+    envs: VectorEnv[Any, Any, Any],
+    engine: GenerationEngine,
+    network: PolicyValueNetwork,
+    config: RolloutConfig,
+    *,
+    seed: int,
+    generator: torch.Generator,
+    temperature: float | None = None,
+    options: dict[str, Any] | None = None,
+) -> Rollout:
+    """Run one episode in every sub-environment.
+
+    Args:
+        envs: text-mode vector environment with autoreset disabled.
+        engine: samples the completions.
+        network: its tokenizer encodes observations and decodes completions.
+        config: limits of length, and the temperature.
+        seed: of the environments; it fixes the prompts.
+        generator: of the sampling.
+        temperature: 0 for greedy evaluation; None takes the configuration's.
+        options: handed to `reset`.
+    """
+    observations, infos = envs.reset(seed=seed, options=options)
+    encoded = encode(network, observations)
+    transcripts = [
+        Transcript(prompt, ids, _row(infos, i))
+        for i, (prompt, ids) in enumerate(zip(observations, encoded, strict=True))
+    ]
+    tau = config.temperature if temperature is None else temperature
+    while True:
+        _end_too_long(transcripts, config.max_length)
+        live = [i for i, transcript in enumerate(transcripts) if transcript.is_live]
+        if not live:
+            return Rollout(transcripts)
+        generations = engine.generate(
+            [transcripts[i].ids for i in live],
+            max_new_tokens=[_budget(transcripts[i], config) for i in live],
+            temperature=tau,
+            generator=generator,
+        )
+        actions: list[str] = [""] * len(transcripts)
+        for i, generation in zip(live, generations, strict=True):
+            actions[i] = _act(transcripts[i], generation, network)
+        step = envs.step(actions)
+        _observe(transcripts, live, step, network)
+        _restart_ended(envs, step[2] | step[3])
+
+
+def encode(network: PolicyValueNetwork, texts: Sequence[str]) -> list[list[int]]:
+    """Return token ids of rendered text; special tokens are those that the text spells out."""
+    ids: list[list[int]] = network.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def decode(network: PolicyValueNetwork, generation: Generation) -> str:
+    """Return the text of a completion without the token that ended it."""
+    ids = generation.token_ids
+    body = ids[:-1] if generation.finish_reason == "stop" else ids
+    return str(network.tokenizer.decode(body, clean_up_tokenization_spaces=False))
+
+
+def _end_too_long(transcripts: Sequence[Transcript], max_length: int) -> None:
+    """End episodes that have no room for a token: the limit of length belongs to the task.
+
+    A prompt that leaves no room at all is left out of training.
+    """
+    for transcript in transcripts:
+        if not transcript.is_live or 0 < len(transcript.ids) < max_length:
+            continue
+        if transcript.completions:
+            transcript.terminated, transcript.finish_reason = True, "length"
+        else:
+            transcript.failure = "too_long" if transcript.ids else "empty_prompt"
+
+
+def _restart_ended(envs: VectorEnv[Any, Any, Any], is_over: Any) -> None:
+    """Reset ended rows where stepping them is an error; the native environments let them idle."""
+    if isinstance(envs.unwrapped, SyncVectorEnv) and is_over.any() and not is_over.all():
+        envs.reset(options={"reset_mask": is_over.copy()})
+
+
+def _budget(transcript: Transcript, config: RolloutConfig) -> int:
+    return min(config.max_new_tokens, config.max_length - len(transcript.ids))
+
+
+def _act(transcript: Transcript, generation: Generation, network: PolicyValueNetwork) -> Completion:
+    text = decode(network, generation)
+    transcript.add_generation(generation)
+    transcript.completions.append(text)
+    return Completion(text, token_ids=generation.token_ids, finish_reason=generation.finish_reason)
+
+
+def _observe(
+    transcripts: Sequence[Transcript],
+    live: Sequence[int],
+    step: tuple[Any, Any, Any, Any, dict[str, Any]],
+    network: PolicyValueNetwork,
+) -> None:
+    observations, rewards, terminated, truncated, infos = step
+    going_on = []
+    for i in live:
+        transcript = transcripts[i]
+        transcript.info |= _row(infos, i)
+        transcript.terminated = bool(terminated[i])
+        transcript.truncated = bool(truncated[i]) and not transcript.terminated
+        transcript.failure = _failure(float(rewards[i]), transcript.info)
+        if transcript.failure is None:
+            transcript.rewards[-1] += float(rewards[i])
+        if transcript.is_live:
+            going_on.append(i)
+    messages = encode(network, [observations[i] for i in going_on]) if going_on else []
+    for i, ids in zip(going_on, messages, strict=True):
+        transcripts[i].add_observation(ids)
+
+
+def _failure(reward: float, info: Mapping[str, Any]) -> str | None:
+    status = info.get("status", "scored")
+    if status in ("failed", "abstained"):
+        return str(status)
+    return None if math.isfinite(reward) else "not_finite"
+
+
+def _row(infos: Mapping[str, Any], i: int) -> dict[str, Any]:
+    """Return sub-environment i's entries of a vector environment's infos, as JSON types."""
+    row: dict[str, Any] = {}
+    for key in INFO_KEYS:
+        if key in infos and bool(infos.get(f"_{key}", [True] * (i + 1))[i]):
+            row[key] = _plain(infos[key], i)
+    return row
+
+
+def _plain(value: Any, i: int) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _plain(v, i) for k, v in value.items() if not k.startswith("_")}
+    item = value[i]
+    item = item.item() if hasattr(item, "item") else item
+    return None if isinstance(item, float) and not math.isfinite(item) else item

@@ -1,0 +1,1 @@
+"""The run directory: what a run was, what it measured, and where it can go on."""

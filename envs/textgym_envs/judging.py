@@ -1,0 +1,169 @@
+"""From completions to outcomes: what is scored, what the reward of a step is, what info says.
+
+The one place that decides this for the scalar and the vector environment and for both action
+modes. The rewards themselves run behind `textgym.Scorer`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from textgym import Prompt, Rubric, Sample, Score, Scorer, plugin_manager
+from textgym.errors import UnknownRewardError
+from textgym.sample import FinishReason
+
+TEXT_KEYS = (
+    "completion", "finish_reason", "status", "label", "reason", "extracted", "verifier_error",
+)  # fmt: skip
+"""The keys of the final info whose values are text, in the order of `Outcome.texts`."""
+
+
+class Attempt(NamedTuple):
+    """One finished completion."""
+
+    prompt: Prompt
+    completion: str
+    token_ids: tuple[int, ...] | None
+    finish_reason: FinishReason
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an attempt: the reward of the step and what its info says."""
+
+    reward: float
+    """The score, or 0.0 where there is none."""
+    score: float
+    """nan where the attempt was not scored."""
+    is_success: bool
+    num_tokens: int
+    texts: tuple[str, ...]
+    """The values of `TEXT_KEYS`."""
+    parts: tuple[float, ...]
+    """One value per component of the rubric; nan where a component gave none."""
+    is_repeatable: bool
+    """Whether the same completion of the same prompt will have this outcome again."""
+
+    def named_texts(self) -> dict[str, str]:
+        """Return the values of `TEXT_KEYS` by key."""
+        return dict(zip(TEXT_KEYS, self.texts, strict=True))
+
+    def info(self, part_names: Sequence[str], num_prompt_tokens: int) -> dict[str, Any]:
+        """Return the final info, sharing nothing with any other."""
+        info: dict[str, Any] = dict(zip(TEXT_KEYS, self.texts, strict=False))
+        info["is_success"] = self.is_success
+        info["score"] = self.score
+        info["reward_parts"] = dict(zip(part_names, self.parts, strict=True))
+        info["n_prompt_tokens"] = num_prompt_tokens
+        info["n_completion_tokens"] = self.num_tokens
+        return info
+
+
+class _Route(NamedTuple):
+    """What the rewards of a prompt declare."""
+
+    highest: float
+    is_deterministic: bool
+
+
+class Judge:
+    """Scores attempts with a rubric; failures become outcomes, never exceptions."""
+
+    def __init__(self, rubric: Rubric, scorer: Scorer, *, score_length_cut: bool) -> None:
+        self._rubric = rubric
+        self._scorer = scorer
+        self._score_length_cut = score_length_cut
+        self._routes: dict[str | None, _Route] = {}
+        self.part_names = rubric.part_names
+        """The keys of `reward_parts`; none where each prompt names its own reward."""
+
+    def addressed(self, prompt: Prompt) -> Prompt:
+        """Return a prompt as it is scored: a rubric with rewards of its own has the last word.
+
+        So the reward that a prompt names counts where the rubric has a route of that name, or no
+        rewards at all.
+        """
+        rubric = self._rubric
+        if not rubric.rewards or prompt.reward is None or prompt.reward in rubric.routes:
+            return prompt
+        return prompt.model_copy(update={"reward": None})
+
+    def is_scored(self, finish_reason: FinishReason) -> bool:
+        """Return whether the reward is asked about a completion that ended in this way."""
+        return finish_reason != "abort" and (finish_reason != "length" or self._score_length_cut)
+
+    def check(self, prompt: Prompt) -> None:
+        """Raise where no reward would score a prompt."""
+        self._scorer.check_routes([self.addressed(prompt)])
+
+    def judge(self, attempts: Sequence[Attempt]) -> list[Outcome]:
+        """Return one outcome per attempt, scoring all that are to be scored in one batch."""
+        samples = [
+            Sample(a.prompt, a.completion, a.token_ids, a.finish_reason)
+            for a in attempts
+            if self.is_scored(a.finish_reason)
+        ]
+        scores = iter(self._scorer.score_batch(samples) if samples else ())
+        return [
+            self._outcome(a, next(scores) if self.is_scored(a.finish_reason) else _unasked(a))
+            for a in attempts
+        ]
+
+    def _outcome(self, attempt: Attempt, score: Score) -> Outcome:
+        route = self._route(attempt.prompt)
+        is_scored = score.status == "scored"
+        return Outcome(
+            reward=float(score.value) if is_scored else 0.0,
+            score=float(score.value),
+            is_success=is_scored and bool(score.value >= route.highest),
+            num_tokens=attempt.num_tokens,
+            texts=(
+                str(attempt.completion),
+                attempt.finish_reason,
+                score.status,
+                score.label or "",
+                score.reason,
+                score.extracted or "",
+                f"{score.kind}: {score.reason}" if score.kind else "",
+            ),
+            parts=tuple([self._part(score, name) for name in self.part_names]),
+            is_repeatable=score is _CUT or (route.is_deterministic and score.status != "failed"),
+        )
+
+    def _route(self, prompt: Prompt) -> _Route:
+        route = self._routes.get(prompt.reward)
+        if route is None:
+            route = self._routes[prompt.reward] = _declared(self._rubric, prompt)
+        return route
+
+    def _part(self, score: Score, name: str) -> float:
+        part = score.parts.get(name)
+        if part is not None:
+            return float(part.value)
+        return 0.0 if score is _CUT else math.nan
+
+
+_CUT = Score(0.0, reason="the completion was cut off before its end token")
+_ABORTED = Score.failed("unavailable", "the generation was aborted")
+
+
+def _unasked(attempt: Attempt) -> Score:
+    """Return the score of an attempt that no reward is asked about."""
+    return _ABORTED if attempt.finish_reason == "abort" else _CUT
+
+
+def _declared(rubric: Rubric, prompt: Prompt) -> _Route:
+    components = rubric.route(prompt)
+    if components is not None:
+        routed = Rubric(rewards=components)
+        return _Route(routed.range[1], routed.deterministic)
+    assert prompt.reward is not None
+    try:
+        reward = plugin_manager().reward_class(prompt.reward)
+    except UnknownRewardError:  # the scorer fails these samples and says why
+        return _Route(math.inf, is_deterministic=False)
+    return _Route(reward.range[1], reward.deterministic)

@@ -1,0 +1,493 @@
+r"""One mathematical expression: parsed from LaTeX or plain text to a small tree.
+
+The grammar is the whole of what may reach the computer algebra system: numbers, variables,
+`+ - * / ^ !`, fractions, roots, binomials, common functions, constants. Anything else is refused
+here, so no text of a policy is ever evaluated. Trees are exact (`Fraction`), bounded in size and
+depth, and know three things without any algebra system: their exact rational value, that they are
+far too large to be an answer, and their complex value at a fixed point (two trees that differ there
+are different).
+"""
+
+from __future__ import annotations
+
+import cmath
+import math
+import re
+from fractions import Fraction
+from functools import lru_cache
+from typing import NamedTuple
+
+MAX_TOKENS = 300
+MAX_DEPTH = 20
+MAX_REPEATS = 3
+"""Divisions in a row (`a/b/c/d`) and factorials of factorials."""
+MAX_VALUE_BITS = 13_000
+"""Largest size of an exact value: 3,900 digits, below Python's limit for printing integers."""
+MAX_EXPONENT = 10_000
+MAX_FACTORIAL = 1_000
+
+FUNCTIONS = frozenset(
+    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp".split()
+)
+_GREEK = frozenset(
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta kappa lambda mu nu xi rho "
+    "sigma tau phi varphi chi psi omega Gamma Delta Theta Lambda Sigma Phi Psi Omega ell".split()
+)
+_TOKEN = re.compile(
+    r"\s*(?:(?P<number>[0-9]{1,400}(?:,[0-9]{3}(?![0-9])){0,9}(?:\.[0-9]{1,400})?|\.[0-9]{1,400})"
+    r"|(?P<command>\\(?:[a-zA-Z]{1,20}|[{}|%$&,]))|(?P<word>[a-zA-Z]{1,40})"
+    r"|(?P<symbol>\*\*|[-+*/^!=<>(){}\[\]|,;:_'&%$]|\\\\))"
+)
+
+
+class TooLargeError(Exception):
+    """A value with thousands of digits: no answer, and nothing to compute with."""
+
+
+class SyntaxRefusedError(Exception):
+    """Text outside the grammar."""
+
+
+class Node(NamedTuple):
+    """A node: `kind` is `num`, `var`, `const`, or an operation on `args`."""
+
+    kind: str
+    args: tuple[Node, ...] = ()
+    name: str = ""
+    value: Fraction = Fraction(0)
+
+
+def tokenize(text: str) -> list[str] | None:
+    """Return the tokens of cleaned text, or None for unknown characters or too many tokens."""
+    tokens: list[str] = []
+    position, end = 0, len(text.rstrip())
+    while position < end:
+        match = _TOKEN.match(text, position)
+        if match is None or len(tokens) > MAX_TOKENS:
+            return None
+        position = match.end()
+        tokens.append(match.group().strip())
+    return tokens
+
+
+def parse_tokens(tokens: list[str]) -> Node | None:
+    """Return the tree of an expression, or None if the tokens are not one whole expression."""
+    parser = _Parser(tokens)
+    try:
+        node = parser.sum(0)
+    except (SyntaxRefusedError, ZeroDivisionError):
+        return None
+    return node if parser.position == len(tokens) else None
+
+
+_CLOSING = {"(": ")", "[": "]", "{": "}", "|": "|", r"\{": r"\}"}
+_MULTIPLY = frozenset(("*", r"\cdot", r"\times"))
+_POWER = frozenset(("^", "**"))
+
+
+class _Parser:
+    """Recursive descent; every call deeper passes `depth`, which is bounded."""
+
+    def __init__(self, tokens: list[str]) -> None:
+        self.tokens = tokens
+        self.position = 0
+
+    @property
+    def token(self) -> str:
+        return self.tokens[self.position] if self.position < len(self.tokens) else ""
+
+    def take(self) -> str:
+        token = self.token
+        if not token:
+            raise SyntaxRefusedError("unexpected end")
+        self.position += 1
+        return token
+
+    def expect(self, token: str) -> None:
+        if self.take() != token:
+            raise SyntaxRefusedError(f"expected {token}")
+
+    def sum(self, depth: int) -> Node:
+        if depth > MAX_DEPTH:
+            raise SyntaxRefusedError("too deep")
+        terms = [self.product(depth)]
+        while self.token in ("+", "-"):
+            sign = self.take()
+            term = self.product(depth)
+            terms.append(term if sign == "+" else negate(term))
+        return terms[0] if len(terms) == 1 else Node("add", tuple(terms))
+
+    def product(self, depth: int) -> Node:
+        factors = [self.signed(depth)]
+        num_divisions = 0
+        while True:
+            if self.token in _MULTIPLY:
+                self.take()
+                factors.append(self.signed(depth))
+            elif self.token in ("/", r"\div"):
+                self.take()
+                num_divisions += 1
+                if num_divisions > MAX_REPEATS:
+                    raise SyntaxRefusedError("too many divisions")
+                factors = [Node("div", (_product_of(factors), self.signed(depth)))]
+            elif self._starts_atom():
+                factor = self.power(depth)
+                mixed = _mixed_number(factors[-1], factor)
+                factors = [*factors[:-1], mixed] if mixed else [*factors, factor]
+            else:
+                return _product_of(factors)
+
+    def _starts_atom(self) -> bool:
+        token = self.token
+        if not token or (token[0] in "0123456789." and self.tokens[self.position - 1][0].isdigit()):
+            return False  # "72 71" is two numbers and no product
+        return token in ("(", "[", "{") or token[0].isalnum() or token in _ATOM_COMMANDS
+
+    def signed(self, depth: int) -> Node:
+        if self.token in ("+", "-"):
+            sign = self.take()
+            if depth > MAX_DEPTH:
+                raise SyntaxRefusedError("too deep")
+            node = self.signed(depth + 1)
+            return node if sign == "+" else negate(node)
+        return self.power(depth)
+
+    def power(self, depth: int) -> Node:
+        base = self.atom(depth)
+        for _ in range(MAX_REPEATS):
+            if self.token != "!":
+                break
+            self.take()
+            base = Node("factorial", (base,))
+        if self.token in _POWER:
+            self.take()
+            if self.token == r"\circ":
+                raise SyntaxRefusedError("a degree sign inside an expression")
+            if depth > MAX_DEPTH:
+                raise SyntaxRefusedError("too deep")
+            exponent = self.signed(depth + 1) if self.token != "{" else self.argument(depth)
+            if self.token in _POWER:
+                raise SyntaxRefusedError("double exponent")
+            return Node("pow", (base, exponent))
+        return base
+
+    def argument(self, depth: int) -> Node:
+        r"""Parse a braced argument, or the single digit or letter of `\frac12`."""
+        if self.token == "{":
+            self.take()
+            node = self.sum(depth + 1)
+            self.expect("}")
+            return node
+        token = self.token
+        if len(token) > 1 and token[0].isalnum():
+            self.tokens[self.position : self.position + 1] = list(token)
+        return self.atom(depth + 1)
+
+    def atom(self, depth: int) -> Node:
+        if depth > MAX_DEPTH:
+            raise SyntaxRefusedError("too deep")
+        token = self.take()
+        if token[0].isdigit() or (token[0] == "." and len(token) > 1):
+            return Node("num", value=Fraction(token.replace(",", "")))
+        if token in _CLOSING:
+            node = self.sum(depth + 1)
+            self.expect(_CLOSING[token])
+            return Node("fn", (node,), "abs") if token == "|" else node
+        if token[0].isalpha():
+            return self._letters(token, depth)
+        return self._command(token, depth)
+
+    def _letters(self, token: str, depth: int) -> Node:
+        if token in ("pi", "sqrt", *FUNCTIONS):
+            return self._command("\\" + token, depth)
+        if len(token) > 3:
+            raise SyntaxRefusedError("a word")
+        if len(token) > 1:  # "xy" is x times y
+            self.tokens[self.position : self.position] = list(token[1:])
+        return self._variable(token[0], depth)
+
+    def _variable(self, name: str, depth: int) -> Node:
+        if self.token == "_":
+            self.take()
+            braced = self.token == "{"
+            if braced:
+                self.take()
+            name += "_" + self.take()
+            if braced:
+                self.expect("}")
+            if not re.fullmatch(r"\\?[a-zA-Z]+_[a-zA-Z0-9]{1,5}", name):
+                raise SyntaxRefusedError("subscript")
+        return Node("const", name="e") if name == "e" else Node("var", name=name)
+
+    def _command(self, token: str, depth: int) -> Node:
+        if token == r"\frac":
+            top = self.argument(depth)
+            return Node("frac", (top, self.argument(depth)))
+        if token == r"\sqrt":
+            return self._root(depth)
+        if token == r"\binom":
+            top = self.argument(depth)
+            return Node("binom", (top, self.argument(depth)))
+        if token in (r"\pi", r"\infty"):
+            return Node("const", name=token[1:])
+        name = token[1:]
+        if name in FUNCTIONS:
+            return self._function(name, depth)
+        if name in _GREEK:
+            return self._variable(token, depth)
+        raise SyntaxRefusedError(token)
+
+    def _root(self, depth: int) -> Node:
+        index = Node("num", value=Fraction(2))
+        if self.token == "[":
+            self.take()
+            index = self.sum(depth + 1)
+            self.expect("]")
+        if self.token == "(":
+            return Node("root", (self.atom(depth + 1), index))
+        if self.token and self.token[0].isdigit():  # "√50", but "\sqrt50" is the same by habit
+            return Node("root", (self.atom(depth + 1), index))
+        return Node("root", (self.argument(depth), index))
+
+    def _function(self, name: str, depth: int) -> Node:
+        base: tuple[Node, ...] = ()
+        exponent: Node | None = None
+        if name == "log" and self.token == "_":
+            self.take()
+            base = (self.argument(depth),)
+        if self.token in _POWER:
+            self.take()
+            exponent = self.argument(depth)
+        inner = self.argument(depth) if self.token in ("{", "(", "[") else self._bare(depth)
+        node = Node("fn", (inner, *base), name)
+        return node if exponent is None else Node("pow", (node, exponent))
+
+    def _bare(self, depth: int) -> Node:
+        r"""Parse the argument of `\sin 2x`: everything up to the next operator."""
+        node = self.power(depth + 1)
+        while self._starts_atom() and self.token not in ("(", "[", "{"):
+            if self.token[1:] in FUNCTIONS or self.token in FUNCTIONS:
+                break
+            node = Node("mul", (node, self.power(depth + 1)))
+        return node
+
+
+_ATOM_COMMANDS = frozenset(
+    "\\" + name for name in ("frac", "sqrt", "binom", "pi", *FUNCTIONS, *_GREEK)
+)
+
+
+def negate(node: Node) -> Node:
+    """Return the negative of a tree."""
+    return Node("num", value=-node.value) if node.kind == "num" else Node("neg", (node,))
+
+
+def _product_of(factors: list[Node]) -> Node:
+    return factors[0] if len(factors) == 1 else Node("mul", tuple(factors))
+
+
+def _mixed_number(left: Node, right: Node) -> Node | None:
+    r"""Return the sum that `2\frac{1}{3}` means, or None where juxtaposition is a product."""
+    if left.kind != "num" or left.value.denominator != 1 or right.kind != "frac":
+        return None
+    top, bottom = right.args
+    if top.kind != "num" or bottom.kind != "num" or not 0 < top.value < bottom.value:
+        return None
+    part = top.value / bottom.value
+    return Node("num", value=left.value + (part if left.value >= 0 else -part))
+
+
+@lru_cache(maxsize=4096)
+def exact_value(node: Node) -> Fraction | None:
+    """Return the rational value of a tree, or None if it has none or is not known to be rational.
+
+    Raises:
+        TooLargeError: a part of the tree has a value of thousands of digits.
+        ZeroDivisionError: a part of the tree divides by zero.
+    """
+    values = list(map(exact_value, node.args))
+    if node.kind == "num":
+        return node.value
+    if node.kind == "pow" and values[1] is not None and abs(values[1]) > MAX_EXPONENT:
+        raise TooLargeError
+    if not values or any(value is None for value in values):
+        return None
+    return _bounded(_evaluate(node, [value for value in values if value is not None]))
+
+
+def _evaluate(node: Node, values: list[Fraction]) -> Fraction | None:
+    kind, first, second = node.kind, values[0], values[-1]
+    if kind == "add":
+        return sum(values, Fraction(0))
+    if kind == "mul":
+        return math.prod(values, start=Fraction(1))
+    if kind in ("div", "frac"):
+        return first / second
+    if kind == "neg":
+        return -first
+    if kind == "pow":
+        return _power(first, second)
+    if kind == "root":
+        return _root(first, second)
+    if kind == "factorial":
+        return _factorial(first)
+    if kind == "binom":
+        return _binomial(first, second)
+    return abs(first) if node.name == "abs" else None
+
+
+def _bounded(value: Fraction | None) -> Fraction | None:
+    if value is not None and max(_bits(value.numerator), _bits(value.denominator)) > MAX_VALUE_BITS:
+        raise TooLargeError
+    return value
+
+
+def _bits(value: int) -> int:
+    return value.bit_length()
+
+
+def _power(base: Fraction, exponent: Fraction) -> Fraction | None:
+    if exponent.denominator != 1:
+        root = _root(base, Fraction(exponent.denominator))
+        return None if root is None else _power(root, Fraction(exponent.numerator))
+    if max(_bits(base.numerator), _bits(base.denominator)) * abs(exponent) > 2 * MAX_VALUE_BITS:
+        if abs(base) in (0, 1):
+            return base ** (exponent.numerator % 2 or 2) if exponent > 0 else None
+        raise TooLargeError
+    return base**exponent.numerator
+
+
+def _root(value: Fraction, index: Fraction) -> Fraction | None:
+    if index.denominator != 1 or not 1 < index <= 64 or value < 0:
+        return None
+    top, bottom = (_integer_root(part, index.numerator) for part in value.as_integer_ratio())
+    return None if top is None or bottom is None else Fraction(top, bottom)
+
+
+def _integer_root(value: int, index: int) -> int | None:
+    if index == 2:
+        root = math.isqrt(value)
+    else:
+        low, high = 0, 1 << (value.bit_length() // index + 1)
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if middle**index <= value else (low, middle - 1)
+        root = low
+    return root if root**index == value else None
+
+
+def _factorial(value: Fraction) -> Fraction | None:
+    if value > MAX_FACTORIAL:
+        raise TooLargeError
+    if value.denominator != 1 or value < 0:
+        return None
+    return Fraction(math.factorial(value.numerator))
+
+
+def _binomial(n: Fraction, k: Fraction) -> Fraction | None:
+    if max(abs(n), abs(k)) > MAX_FACTORIAL:
+        raise TooLargeError
+    if n.denominator != 1 or k.denominator != 1 or min(n, k) < 0:
+        return None
+    return Fraction(math.comb(n.numerator, k.numerator))
+
+
+def contains(node: Node, kind: str, name: str = "") -> bool:
+    """Whether a node of this kind (and name) occurs in the tree."""
+    if node.kind == kind and (not name or node.name == name):
+        return True
+    return any(contains(argument, kind, name) for argument in node.args)
+
+
+def num_operations(node: Node) -> int:
+    """Return how many operations a reader would still have to carry out."""
+    own = 0 if node.kind in ("num", "var", "const", "neg") else 1
+    return own + sum(num_operations(argument) for argument in node.args)
+
+
+@lru_cache(maxsize=4096)
+def sample_value(node: Node) -> complex | None:
+    """Return the value of a tree at a fixed point, or None where that is not well defined."""
+    try:
+        value = _sample(node)
+    except (ArithmeticError, ValueError, TypeError):
+        return None
+    return value if cmath.isfinite(value) else None
+
+
+def _sample(node: Node) -> complex:
+    if node.kind == "num":
+        return complex(float(node.value))
+    if node.kind == "const":
+        return {"pi": cmath.pi, "e": cmath.e}[node.name] if node.name != "infty" else cmath.inf
+    if node.kind == "var":
+        # i is the imaginary unit; were it a variable, 1j would be as good a point as any.
+        position = sum((index + 1) * ord(char) for index, char in enumerate(node.name))
+        return 1j if node.name == "i" else complex(1.1 + (position * 0.6180339887) % 1.7)
+    values = list(map(_sample, node.args))
+    first, second = values[0], values[-1]
+    if node.kind == "add":
+        return sum(values)
+    if node.kind == "mul":
+        return math.prod(values, start=complex(1))
+    if node.kind in ("div", "frac"):
+        return first / second
+    if node.kind == "neg":
+        return -first
+    if node.kind in ("pow", "root"):
+        exponent = second if node.kind == "pow" else 1 / second
+        # Roots of negative numbers mean the real root to some and the principal one to others.
+        if exponent != int(exponent.real) and not (first.imag == 0 and first.real >= 0):
+            raise ValueError("ambiguous root")
+        return first**exponent
+    return _sample_function(node, values)
+
+
+def _sample_function(node: Node, values: list[complex]) -> complex:
+    exact = exact_value(node)
+    if exact is not None:
+        return complex(float(exact))
+    first = values[0]
+    if node.name == "abs":
+        return complex(abs(first))
+    if node.name == "ln" or (node.name == "log" and len(values) == 2):
+        return cmath.log(first) / (cmath.log(values[1]) if len(values) == 2 else 1)
+    simple = {"sin": cmath.sin, "cos": cmath.cos, "tan": cmath.tan, "exp": cmath.exp}
+    if node.name in simple:
+        return simple[node.name](first)
+    raise ValueError(node.name)
+
+
+def to_latex(node: Node) -> str:
+    """Return unambiguous LaTeX: every operand in braces or parentheses, decimals as fractions."""
+    if node.kind == "num":
+        top, bottom = node.value.as_integer_ratio()
+        text = str(abs(top)) if bottom == 1 else rf"\frac{{{abs(top)}}}{{{bottom}}}"
+        return f"(-{text})" if top < 0 else text
+    if node.kind == "const":
+        return {"pi": r"\pi", "e": "e", "infty": r"\infty"}[node.name]
+    if node.kind == "var":
+        stem, _, subscript = node.name.partition("_")
+        return f"{stem}_{{{subscript}}}" if subscript else f"{stem} "
+    parts = [to_latex(argument) for argument in node.args]
+    if node.kind == "add":
+        return "(" + "+".join(parts) + ")"
+    if node.kind == "mul":
+        return "(" + r" \cdot ".join(parts) + ")"
+    if node.kind in ("div", "frac"):
+        return rf"\frac{{{parts[0]}}}{{{parts[1]}}}"
+    if node.kind == "neg":
+        return f"(-{parts[0]})"
+    if node.kind == "pow":
+        return f"({parts[0]})^{{{parts[1]}}}"
+    if node.kind == "root":
+        index = "" if parts[1] == "2" else f"[{parts[1]}]"
+        return rf"\sqrt{index}{{{parts[0]}}}"
+    if node.kind == "factorial":
+        return f"({parts[0]})!"
+    if node.kind == "binom":
+        return rf"\binom{{{parts[0]}}}{{{parts[1]}}}"
+    if node.name == "abs":
+        return f"|{parts[0]}|"
+    base = f"_{{{parts[1]}}}" if len(parts) == 2 else ""
+    return rf"\{node.name}{base}({parts[0]})"

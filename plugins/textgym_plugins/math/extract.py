@@ -1,0 +1,472 @@
+r"""Find the final answer of a completion, or say why there is none.
+
+Statements of an answer (a box, `####`, "the answer is", `A:`, "答案是") are read from the end of the
+text; the last one that holds a value counts, unless the text after it withdraws it or the one before
+it contradicts it. Without any statement the last line counts, if it holds exactly one value. Every
+search is linear: positions come from `str.rfind`, and regular expressions only see bounded windows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from textgym_plugins.math.answer import MAX_LENGTH, Answer, parse_answer, walk
+from textgym_plugins.math.characters import strip_decoration, to_ascii
+
+SEVERAL = "several values without a choice"
+_MAX_STATEMENTS = 8
+_WINDOW = 400
+
+
+class Extraction(NamedTuple):
+    """The text of the answer and how it was found, or `None` and why there is no answer."""
+
+    text: str | None
+    how: str
+
+
+class Statement(NamedTuple):
+    """One place where the text says what the answer is."""
+
+    start: int
+    end: int
+    text: str
+    how: str
+
+
+def extract(completion: str, *, wants_words: bool = False) -> Extraction:
+    """Return the final answer of a completion.
+
+    Args:
+        completion: the whole text of the policy; only what follows a closing think tag counts.
+        wants_words: whether words can be an answer, because the target is one ("ellipse").
+    """
+    text = after_thinking(completion)
+    if text is None:
+        return Extraction(None, "the think tag is never closed")
+    statements = _statements(text, wants_words=wants_words)
+    last = next(statements, None)
+    if last is None:
+        return _from_last_line(text, wants_words=wants_words)
+    correction = _correction(text[last.end : last.end + _WINDOW])
+    if correction is not None:
+        return correction
+    if last.text == SEVERAL:
+        return Extraction(None, SEVERAL)
+    previous = next(statements, None)
+    if previous is not None and _stands_beside(previous, last, text[previous.end : last.start]):
+        return Extraction(f"{previous.text} or {last.text}", last.how)
+    return Extraction(last.text, last.how)
+
+
+_THINK = re.compile(r"<(/?)think(?:ing)?>", re.IGNORECASE)
+_ANNOTATION = re.compile(r"<<[^<>\n]{0,200}>>")
+
+
+def after_thinking(text: str) -> str | None:
+    """Return what follows the last closing think tag, or None if a think tag stays open."""
+    if "<" not in text:
+        return text
+    last = None
+    for last in _THINK.finditer(text):
+        pass
+    if last is None:
+        return text
+    return text[last.end() :] if last[1] else None
+
+
+_ASCII_CUES = {
+    "\\boxed": "boxed", "\\fbox": "boxed", "####": "####", "nswer": "answer phrase",
+    "NSWER": "answer phrase", "A:": "A: line",
+}  # fmt: skip
+_CUES = {
+    **_ASCII_CUES, "答案": "answer phrase", "答:": "answer phrase", "答：": "answer phrase",
+}  # fmt: skip
+
+
+def _statements(text: str, *, wants_words: bool) -> Iterator[Statement]:
+    """Yield the statements that hold a value, the last first."""
+    found = sorted(_cue_positions(text), reverse=True)
+    before = len(text) + 1
+    for start, cue in found[:_MAX_STATEMENTS]:
+        how = _CUES[cue]
+        if how == "boxed":
+            statement = _boxed(text, start, start + len(cue))
+        elif how == "answer phrase":
+            statement = _phrase(text, start, start + len(cue), wants_words=wants_words)
+        elif how == "####":
+            statement = _rest_of_line(text, start, start + len(cue), how, wants_words=wants_words)
+        else:
+            statement = _a_line(text, start, wants_words=wants_words)
+        # "The answer is \boxed{5}" is one statement, found twice.
+        if statement is not None and statement.end <= before:
+            before = statement.start
+            yield statement
+
+
+def _cue_positions(text: str) -> Iterator[tuple[int, str]]:
+    for cue in _ASCII_CUES if text.isascii() else _CUES:
+        end = len(text)
+        for _ in range(_MAX_STATEMENTS):
+            end = text.rfind(cue, 0, end)
+            if end < 0:
+                break
+            yield end, cue
+
+
+_GAP = re.compile(r"[\s$\\()\[\],.;:*]{0,20}(?:and|or|,|;|、|和|或)?[\s$\\()\[\],.;:*]{0,20}")
+
+
+_OX = {"b": 4, "f": 2}
+"""Characters from `ox` to the end of the command `\\boxed` or `\\fbox`."""
+
+
+def _boxed(text: str, start: int, position: int) -> Statement | None:
+    content, end = _braced(text, position)
+    if content is None or not content.strip():
+        return None
+    parts = [content]
+    # Boxes with nothing but a conjunction between them are one statement of several values.
+    for _ in range(20):
+        earlier = max(text.rfind("\\boxed", 0, start), text.rfind("\\fbox", 0, start))
+        if earlier < 0 or start - earlier > MAX_LENGTH:
+            break
+        content, earlier_end = _braced(text, text.index("ox", earlier) + _OX[text[earlier + 1]])
+        if content is None:
+            break
+        if earlier_end > start:  # a box in a box
+            parts, end = [content], earlier_end
+        elif _GAP.fullmatch(text[earlier_end:start][:60]):
+            parts.insert(0, content)
+        else:
+            break
+        start = earlier
+    distinct = list(dict.fromkeys(part.strip() for part in parts))
+    return Statement(start, end, " or ".join(distinct), "boxed")
+
+
+def _braced(text: str, position: int) -> tuple[str | None, int]:
+    r"""Return the content of the braces at `position` (or the token of `\boxed 5`) and its end."""
+    window = text[position : position + MAX_LENGTH]
+    indent = len(window) - len(window.lstrip())
+    if not window[indent:].startswith("{"):
+        match = re.match(r"\s{0,5}([0-9A-Za-z.-]{1,40})", window)
+        return (None, position) if match is None else (match[1], position + match.end())
+    depth = 0
+    for match in _BRACE.finditer(window):
+        char = match.group()
+        if len(char) == 1:
+            depth += 1 if char == "{" else -1
+        if depth == 0 and char == "}":
+            return window[indent + 1 : match.start()], position + match.end()
+    return None, position
+
+
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_PHRASE = re.compile(
+    r"(?:s)?(?:[^\n:：.?!]{0,60}?)(?:\b(?:is|are|was|be|equals)\b(?:[ ]?(?:therefore|thus|then|simply|just"
+    r"|given by|equal to|indeed|clearly|hence))?[:：]?|[:：=]|是|为|等于)\s{0,4}[:：]?",
+    re.IGNORECASE,
+)
+_HEADING = re.compile(r"s?[*_# ]{0,6}[:：]?[*_ ]{0,6}\n")
+_NEGATED = re.compile(r"[\s*]*(?:not|n't|never|不是)\b", re.IGNORECASE)
+
+
+def _phrase(text: str, start: int, position: int, *, wants_words: bool) -> Statement | None:
+    window = text[position : position + 100]
+    match = _PHRASE.match(window) or _HEADING.match(window)
+    if match is None:
+        return None
+    return _rest_of_line(
+        text, start, position + match.end(), "answer phrase", wants_words=wants_words
+    )
+
+
+def _a_line(text: str, start: int, *, wants_words: bool) -> Statement | None:
+    if start > 0 and text[start - 1] != "\n":
+        return None
+    end = text.find("\n", start)
+    if end >= 0 and text[end:].lstrip()[:2] in ("B:", "B."):
+        return None  # the options of a multiple choice
+    return _rest_of_line(text, start, start + 2, "A: line", wants_words=wants_words)
+
+
+def _rest_of_line(
+    text: str, start: int, position: int, how: str, *, wants_words: bool
+) -> Statement | None:
+    content, end = _line_after(text, position)
+    value, length = value_of(content, wants_words=wants_words)
+    if value is None or (value == SEVERAL and text[end:].strip()):
+        # "Let me explain the answer: first 12 and 30" in the middle of a text states nothing.
+        return None
+    return Statement(start, end - max(0, len(content) - length), value, how)
+
+
+_OPENERS = ((r"\[", r"\]"), ("$$", "$$"))
+
+
+def _line_after(text: str, position: int) -> tuple[str, int]:
+    """Return the rest of the line, or the next line (or displayed formula) if that is empty."""
+    window = text[position : position + MAX_LENGTH]
+    lead = len(window) - len(window.lstrip(" \t*_:：\n"))
+    body = window[lead:]
+    for opening, closing in _OPENERS:
+        if body.startswith(opening):
+            end = body.find(closing, 2)
+            if end >= 0:
+                return body[2:end], position + lead + end + 2
+    end = body.find("\n")
+    end = len(body) if end < 0 else end
+    return window[:lead].replace("\n", " ") + body[:end], position + lead + end
+
+
+_CLAUSE_END = re.compile(
+    r"\.(?=\s|$)|。|；|;|\n|\?|,?\s(?:because|since|which|rather than|instead of|as the|where|but)\s"
+    r"|,\s(?:so|not|and so|as|with|after|when|if|the)\s|\s\((?!or\b|[0-9-])|，(?=[^0-9])"
+)
+_CHOICE = re.compile(r"\bnot\s[^,.;]{1,40}?,?\s(?:but|rather)\s(?:rather\s)?", re.IGNORECASE)
+_MATH = re.compile(
+    r"\$\$(.{1,400}?)\$\$|\$([^$\n]{1,400}?)\$|\\\((.{1,400}?)\\\)|\\\[(.{1,400}?)\\\]", re.DOTALL
+)
+
+
+class Value(NamedTuple):
+    """The value in a piece of text (or `SEVERAL`, or None) and how many characters hold it."""
+
+    text: str | None
+    length: int
+
+
+def value_of(content: str, *, wants_words: bool) -> Value:
+    """Return the value that a statement begins with."""
+    content = content[:MAX_LENGTH]
+    chosen = _CHOICE.sub("", content, count=1)
+    skipped = len(content) - len(chosen)
+    if len(chosen) <= 200 and _is_value(parse_answer(chosen.rstrip("! ")), wants_words=wants_words):
+        return Value(chosen.strip().rstrip("! "), len(content))
+    if _NEGATED.match(chosen):
+        return Value(None, len(content))
+    clause = _CLAUSE_END.split(chosen, maxsplit=1)[0]
+    length = len(clause) + skipped
+    if chosen[len(clause) :].lstrip()[:1] == "?":
+        return Value(None, length)
+    clause = clause.strip().rstrip("! ")
+    if _is_value(parse_answer(clause), wants_words=wants_words):
+        return Value(clause, length)
+    return Value(_in_prose(clause), length)
+
+
+_PROSE = re.compile(
+    r"(?<![A-Za-z\\])(?:not|is|it|so|the|for|was|are|has|had|be|to|of|in|on|at|by|he|she|we|you|an|as|if"
+    r"|no|yes|can|may|all|any|but|out|our|its|his|her|did|do|am|my|me|us|up|get|got|now|one|two|six"
+    r"|ten|how|why|who|say|see|let|use|set|sum|add)(?![A-Za-z])",
+    re.IGNORECASE,
+)
+
+
+def _is_value(answer: Answer | None, *, wants_words: bool) -> bool:
+    """Whether what was parsed from a sentence is an answer, and not prose read as symbols."""
+    if answer is None:
+        return False
+    if answer.kind == "text":
+        return wants_words and len(answer.text.split()) <= 5
+    if answer.quantity is not None:
+        return True
+    if any(part.kind == "text" for part in walk(answer)):
+        return False  # "The number of eggs = 9", "42, because 6 * 7 = 42"
+    return _PROSE.search(answer.source) is None
+
+
+_CODE = re.compile(r"[_(){}\[\]<>;\"`|\\#@&~^]")
+_NUMBER = re.compile(
+    r"(?<![A-Za-z0-9.])(?:[-−])?(?:\\?\$|€|£|¥)?(?:-)?[0-9][0-9,]{0,60}(?:\.[0-9]{1,60})?"
+    r"(?:\s?/\s?[0-9]{1,20})?\s?(?:%|percent\b|million\b|billion\b|thousand\b)?(?!(?:st|nd|rd|th)\b|[A-Za-z_0-9])"
+)
+_BOUND = re.compile(
+    r"(?:\bnot|n't|\bthan|\bat least|\bat most|\bup to|\bleast|\bminimum of|\bmaximum of|\bnever"
+    r"|不是|至少|至多)\s*$",
+    re.IGNORECASE,
+)
+_HEDGE = re.compile(
+    r"\b(?:either|or|alternatively|otherwise|another|maybe|perhaps|possibly|might|could be|guess|between|或)\b|或者",
+    re.IGNORECASE,
+)
+
+
+def _in_prose(sentence: str) -> str | None:
+    """Return the one value in a sentence, `SEVERAL`, or None."""
+    sentence = sentence.strip()
+    if not any(char.isdigit() or char in "$\\" for char in sentence) or sentence.endswith("?"):
+        return None
+    segments = [next(g for g in m.groups() if g is not None) for m in _MATH.finditer(sentence)]
+    outside = _MATH.sub(" ", sentence)
+    if segments and not any(char.isdigit() for char in outside):
+        return _one_of_segments(segments, outside)
+    return _one_number(to_ascii(sentence))
+
+
+def _one_of_segments(segments: list[str], outside: str) -> str | None:
+    """Choose among the formulas of a sentence: the only one that is a value."""
+    values = [s for s in segments if any(c.isdigit() for c in s) or r"\pi" in s]
+    values = list(dict.fromkeys(value.strip() for value in values))
+    if not values:
+        return segments[0].strip() if len(segments) == 1 and parse_answer(segments[0]) else None
+    if len(values) > 1 or _HEDGE.search(outside):
+        return SEVERAL
+    return values[0] if parse_answer(values[0]) is not None else None
+
+
+def _one_number(sentence: str) -> str | None:
+    body, equals, tail = sentence.rpartition("=")
+    scope = tail if equals else sentence
+    if _CODE.search(scope) or (equals and _CODE.search(body.replace("(", "").replace(")", ""))):
+        return None
+    if _HEDGE.search(scope):
+        return SEVERAL if len(_NUMBER.findall(scope)) > 1 else None
+    matches = list(_NUMBER.finditer(scope))
+    if not matches:
+        return None
+    distinct = {match.group().strip() for match in matches}
+    if len(distinct) > 1:
+        return SEVERAL
+    [text] = distinct
+    if _BOUND.search(scope[: matches[-1].start()][-20:]):
+        return None
+    return _with_unit(text, scope[matches[-1].end() :])
+
+
+_UNIT_WORDS = re.compile(
+    r"\s[A-Za-z]{1,20}(?:\s(?:per|square|cubic)\s[A-Za-z]{1,20})?|\s?[\u4e00-\u9fff]{1,4}"
+)
+
+
+def _with_unit(number: str, tail: str) -> str:
+    """Return the number with the word after it, if that reads as its unit."""
+    match = _UNIT_WORDS.match(tail)
+    if match is not None and parse_answer(number + match.group()) is not None:
+        return number + match.group()
+    return number
+
+
+_WITHDRAWN = re.compile(
+    r"\bno,? wait\b|\bwait,? no\b|\bscratch that\b|\bstrike that\b|\bcorrection\b|\bmy mistake\b|\boops\b"
+    r"|\bi (?:made|was) (?:a |an )?(?:mistake|error|wrong)|\b(?:that|this)(?:'s| is| was) "
+    r"(?:wrong|incorrect|not right|not correct|a mistake)|[.,;!] no,|更正|不对|错了",
+    re.IGNORECASE,
+)
+_RECONSIDERED = re.compile(
+    r"\bactually,? (?:it|the|i)\b|\bi mean\b|\bor rather\b|\bsorry,|\bi meant\b|\bit should be\b|应该是"
+    r"|\bbut (?:it|that|the (?:correct|right|real|true) \w+)(?:'s| is)\b|\bon second thought\b",
+    re.IGNORECASE,
+)
+
+
+def _correction(tail: str) -> Extraction | None:
+    """Return what a text that follows an answer puts in its place, or None if it lets it stand."""
+    if not tail.strip():
+        return None
+    markers = list(_WITHDRAWN.finditer(tail)) + list(_RECONSIDERED.finditer(tail))
+    if not markers:
+        return None
+    last = max(markers, key=lambda match: match.end())
+    rest = tail[last.end() :].lstrip(" ,.:;!-—").removeprefix("is ")
+    value = value_of(rest, wants_words=False).text
+    if value is not None and value != SEVERAL:
+        return Extraction(value, "correction")
+    if _WITHDRAWN.search(tail) is None:
+        return None
+    return Extraction(None, "the answer is withdrawn" if value is None else SEVERAL)
+
+
+_CONCLUDES = re.compile(
+    r"\b(?:so|therefore|thus|hence|finally|final|correct\w*|actually|instead|wait|but|however|sum|total)\b"
+    r"|所以|因此|最终",
+    re.IGNORECASE,
+)
+
+
+def _stands_beside(previous: Statement, last: Statement, gap: str) -> bool:
+    """Whether nothing between two statements chooses the second, so that both are the answer."""
+    if len(gap) > 60 or "\n\n" in gap or len(gap.split()) > 8 or SEVERAL in previous.text:
+        return False
+    if previous.how == "answer phrase" != last.how:
+        return False  # a box or `####` is a choice
+    return _CONCLUDES.search(gap) is None
+
+
+_FENCE = re.compile(r"```[a-z]{0,10}")
+_TOTAL = re.compile(
+    r"\b(?:so|therefore|thus|hence|in total|altogether|finally)\b|所以|因此|总共|一共",
+    re.IGNORECASE,
+)
+
+
+def _from_last_line(text: str, *, wants_words: bool) -> Extraction:
+    text = text[-20_000:].rstrip()
+    text = _ANNOTATION.sub("", text) if "<<" in text else text
+    line, previous = _last_lines(text)
+    correction = _correction_in(line)
+    if correction is not None:
+        return correction
+    value = value_of_line(line, wants_words=wants_words)
+    if value is None:
+        return Extraction(None, "the last line holds no value")
+    if value == SEVERAL or _is_option(line, previous, value):
+        return Extraction(None, SEVERAL)
+    return Extraction(value, "last line")
+
+
+def _last_lines(text: str) -> tuple[str, str]:
+    """Return the last line (or displayed formula) and the line before it."""
+    for opening, closing in _OPENERS:
+        if text.endswith(closing):
+            start = text.rfind(opening, 0, len(text) - 2)
+            if start >= 0:
+                return text[start + 2 : -2], ""
+    lines = [line for line in text.rsplit("\n", 5)[1:] if line.strip()] or [text]
+    if _FENCE.fullmatch(lines[-1].strip()) and len(lines) > 1:
+        lines.pop()
+    previous = lines[-2] if len(lines) > 1 else text[: text.rfind("\n") + 1].strip()
+    return lines[-1], previous[-200:]
+
+
+def _correction_in(line: str) -> Extraction | None:
+    markers = [*_WITHDRAWN.finditer(line[-_WINDOW:]), *_RECONSIDERED.finditer(line[-_WINDOW:])]
+    if not markers or not any(char.isdigit() for char in line[-_WINDOW:][: markers[0].start()]):
+        return None
+    return _correction(line[-_WINDOW:])
+
+
+def value_of_line(line: str, *, wants_words: bool) -> str | None:
+    """Return the value of a last line that carries no statement."""
+    line = line.strip()
+    if len(line) <= MAX_LENGTH and _is_value(parse_answer(line), wants_words=wants_words):
+        return line
+    if len(line) > MAX_LENGTH or (not any(char.isalpha() for char in line) and "=" not in line):
+        return None
+    if line.endswith("?"):
+        return None
+    sentence = line.rstrip(".!。 ")
+    value = _in_prose(sentence)
+    if value != SEVERAL or _HEDGE.search(line):
+        return value
+    last = re.split(r"(?<=[.!。])\s+", sentence)[-1]
+    return _in_prose(last) if _TOTAL.search(last) and last != sentence else SEVERAL
+
+
+_VARYING = re.compile(r"[0-9][0-9.,]{0,60}(?![0-9])|\b[A-Z]\b")
+_OPTION = re.compile(r"\s*[-*•(]?\s*(?:[A-Za-z]|[0-9]{1,2})\s?[.):]\s")
+
+
+def _is_option(line: str, previous: str, value: str) -> bool:
+    """Whether the line before is an answer in the same way, and a different one."""
+    if _OPTION.match(line) and _OPTION.match(previous):
+        return True
+    if "=" not in line and _VARYING.sub("#", line) == _VARYING.sub("#", previous) != "":
+        return line.strip() != previous.strip()  # "It may be 41.", then "It may be 42."
+    before, last = parse_answer(strip_decoration(previous)), parse_answer(value)
+    if before is None or last is None or before.quantity is None or last.quantity is None:
+        return False
+    return before.quantity.value != last.quantity.value

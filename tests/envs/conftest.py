@@ -1,0 +1,65 @@
+"""Rewards that the tests of the environments score with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+import pytest
+
+import textgym
+from textgym.plugins import Contribution, Plugin
+from textgym.reward import Isolation
+
+
+class ExactMatch(textgym.Reward):
+    """1.0 for the target and nothing else; fails on `!`, abstains on `?`."""
+
+    name: ClassVar[str] = "exact"
+    isolation: ClassVar[Isolation] = "inline"
+    batches: ClassVar[list[int]] = []
+    scored: ClassVar[list[textgym.Sample]] = []
+
+    def score_batch(self, samples: Sequence[textgym.Sample]) -> list[textgym.Score]:
+        self.batches.append(len(samples))
+        return [self.score(sample) for sample in samples]
+
+    def score(self, sample: textgym.Sample) -> textgym.Score:
+        self.scored.append(sample)
+        text = sample.completion
+        if "!" in text:
+            raise RuntimeError("the verifier broke")
+        if "?" in text:
+            return textgym.Score.unscored("cannot judge a question", extracted="?")
+        is_right = text == sample.prompt.target
+        label = "correct" if is_right else "wrong"
+        return textgym.Score(1.0 if is_right else 0.0, label=label, extracted=text, reason=label)
+
+
+class IdCount(textgym.Reward):
+    """A tenth per sampled id, and different at each call."""
+
+    name: ClassVar[str] = "id_count"
+    isolation: ClassVar[Isolation] = "inline"
+    deterministic: ClassVar[bool] = False
+    range: ClassVar[tuple[float, float]] = (0.0, 1e9)
+    calls: ClassVar[list[int]] = []
+
+    def score(self, sample: textgym.Sample) -> textgym.Score:
+        self.calls.append(len(sample.token_ids or ()))
+        return textgym.Score(len(self.calls) + len(sample.token_ids or ()) / 10)
+
+
+@pytest.fixture(autouse=True)
+def rewards() -> Iterator[None]:
+    """Offer the rewards by name, as an installed plugin would."""
+    table = textgym.plugin_manager().rewards
+    plugin = Plugin("tests", "tests", "0")
+    offered = {r.name: Contribution(r, plugin) for r in (ExactMatch, IdCount)}
+    table.update(offered)
+    ExactMatch.batches.clear()
+    ExactMatch.scored.clear()
+    IdCount.calls.clear()
+    yield
+    for name in offered:
+        del table[name]

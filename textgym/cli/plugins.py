@@ -1,0 +1,73 @@
+"""`textgym plugins`: what is installed, what it offers, and what could not be loaded."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+
+from textgym.cli.command import Command
+from textgym.cli.output import console, print_json, table
+from textgym.plugins import Contribution, PluginManager, plugin_manager
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments of `textgym plugins`."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+
+
+def run(arguments: Namespace) -> int:
+    """Print the plugins and their contributions."""
+    manager = plugin_manager()
+    if arguments.json:
+        print_json(describe(manager))
+        return 0
+    out = console()
+    rows = [
+        (p.name, p.distribution, p.version, ", ".join(p.hooks), status(p.error))
+        for p in manager.plugins
+    ]
+    out.print(table("Plugins", ("name", "distribution", "version", "hooks", "status"), rows))
+    for title, contributions in _tables(manager).items():
+        offered = [(name, c.plugin.name, c.plugin.title) for name, c in contributions.items()]
+        name = title.lower().removesuffix("s")
+        if offered:
+            out.print(table(title, (name, "plugin", "distribution"), sorted(offered)))
+        else:
+            out.print(f"{title}: none")
+    return 0
+
+
+def describe(manager: PluginManager) -> dict[str, object]:
+    """Return the plugins and what they offer, ready for JSON."""
+    plugins = [
+        {
+            "name": plugin.name,
+            "distribution": plugin.distribution,
+            "version": plugin.version,
+            "hooks": list(plugin.hooks),
+            "status": status(plugin.error),
+        }
+        for plugin in manager.plugins
+    ]
+    offered = {
+        title.lower().replace(" ", "_"): {n: c.plugin.name for n, c in sorted(table.items())}
+        for title, table in _tables(manager).items()
+    }
+    return {"plugins": plugins, **offered}
+
+
+def status(error: str | None) -> str:
+    """Return how a plugin fares, in words."""
+    return "loaded" if error is None else f"left out: {error}"
+
+
+def _tables(manager: PluginManager) -> dict[str, Mapping[str, Contribution]]:
+    return {
+        "Rewards": manager.rewards,
+        "Prompt sources": manager.prompt_sources,
+        "Benchmarks": manager.benchmarks,
+        "Environments": manager.environments,
+    }
+
+
+COMMAND = Command("list plugins and what they offer, by name", configure, run)

@@ -1,0 +1,132 @@
+"""`textgym score`: score a file of completions, and compare with the verdicts in it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from textgym.cli.command import Command
+from textgym.cli.output import console, print_json
+from textgym.cli.score_summary import Summary, as_record
+from textgym.config import merge, parse_override
+from textgym.errors import ConfigError
+from textgym.make import make_rubric
+from textgym.rubric import Rubric
+from textgym.sample_files import JudgedSample, read_samples
+from textgym.scoring import Scorer
+
+_CHUNK = 64
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `textgym score`."""
+    add = parser.add_argument
+    add("file", type=Path, help="a JSONL file of completions; docs/command-line.md has its fields")
+    add("--reward", help="a reward by name, or module:function; else what each prompt names")
+    add("--set", dest="overrides", action="append", default=[], metavar="FIELD=VALUE",
+        help="set a field of the reward; can be repeated")  # fmt: skip
+    add("--completion-field", metavar="NAME", help="where the completion stands")
+    add("--target-field", metavar="NAME", help="where the target stands")
+    add("--output", type=Path, metavar="FILE", help="write each score as a line of JSON")
+    add("--json", action="store_true", help="print the summary as JSON")
+    add("--workers", type=_positive, default=os.cpu_count() or 1, metavar="N",
+        help="worker processes of a reward that needs isolation")  # fmt: skip
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Score the file and print the summary; after an interrupt, of what was scored until then."""
+    rubric = make_rubric(_spec(arguments.reward, arguments.overrides))
+    file = read_samples(
+        arguments.file,
+        completion_field=arguments.completion_field,
+        target_field=arguments.target_field,
+    )
+    if arguments.reward is not None:
+        file = replace(file, samples=tuple(_for_any_reward(each) for each in file.samples))
+    summary = Summary(file, threshold=_threshold(rubric))
+    interrupted = _score(rubric, summary, arguments.output, arguments.workers)
+    if arguments.json:
+        print_json(summary.as_json())
+    else:
+        summary.print(console(), str(arguments.file))
+    if interrupted:
+        raise KeyboardInterrupt
+    return 0
+
+
+def _spec(reward: str | None, overrides: Sequence[str]) -> dict[str, Any] | None:
+    config: dict[str, Any] = {}
+    for override in overrides:
+        config = merge(config, parse_override(override))
+    if reward is None and config:
+        raise ConfigError("--set has no effect without --reward; name the reward it is for")
+    return None if reward is None else {"reward": reward, "config": config}
+
+
+def _threshold(rubric: Rubric) -> float:
+    """Return the value above which a score says correct; a plain function declares no range."""
+    middle = sum(rubric.range) / 2
+    return middle if math.isfinite(middle) else 0.5
+
+
+def _for_any_reward(judged: JudgedSample) -> JudgedSample:
+    """Return the sample without the reward its prompt names, which would take precedence."""
+    prompt = judged.sample.prompt.model_copy(update={"reward": None})
+    return replace(judged, sample=replace(judged.sample, prompt=prompt))
+
+
+def _score(rubric: Rubric, summary: Summary, output: Path | None, num_workers: int) -> bool:
+    """Fill the summary, and the output file as far as the summary; return whether interrupted."""
+    samples = summary.file.samples
+    with ExitStack() as stack:
+        scorer = stack.enter_context(Scorer(rubric, num_workers=num_workers))
+        scorer.check_routes(judged.sample.prompt for judged in samples)
+        try:
+            written = stack.enter_context(output.open("w", encoding="utf-8")) if output else None
+        except OSError as error:
+            raise ConfigError(f"--output {output}: {error.strerror}") from None
+        progress = stack.enter_context(_progress())
+        task = progress.add_task("scoring", total=len(samples))
+        try:
+            for start in range(0, len(samples), _CHUNK):
+                chunk = samples[start : start + _CHUNK]
+                scores = scorer.score_batch([judged.sample for judged in chunk])
+                summary.scores += scores
+                if written is not None:
+                    for judged, score in zip(chunk, scores, strict=True):
+                        written.write(json.dumps(as_record(judged, score)) + "\n")
+                progress.advance(task, len(chunk))
+        except KeyboardInterrupt:
+            return True
+    return False
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(
+        *columns,
+        TimeRemainingColumn(),
+        console=console(sys.stderr),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not positive")
+    return value
+
+
+COMMAND = Command("score a file of completions and compare with its verdicts", configure, run)

@@ -1,0 +1,189 @@
+"""Score samples with a rubric: route each, evaluate gates and rewards in batches, combine.
+
+Every reward is called through its own `Boundary`, so an inline component never waits for a worker
+of another, and a crash is blamed on the reward whose worker it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+
+from textgym.boundary import Boundary
+from textgym.errors import TextGymError, UnknownRewardError
+from textgym.make import RubricSpec, make_reward, make_rubric
+from textgym.prompt import Prompt
+from textgym.reward import Reward
+from textgym.rubric import Rubric, WeightedReward
+from textgym.sample import Sample
+from textgym.score import Score
+
+Components = tuple[WeightedReward, ...]
+
+
+class Scorer:
+    """Turns samples into scores; whatever a reward does, nothing raises and nothing hangs.
+
+    Args:
+        rubric: a rubric, a reward, or whatever else `make_rubric` takes.
+        num_workers: worker processes of each reward that needs isolation. They start when first
+            needed.
+    """
+
+    def __init__(self, rubric: RubricSpec, *, num_workers: int = 1) -> None:
+        self.rubric: Rubric = make_rubric(rubric)
+        self.counts: Counter[str] = Counter()
+        """Samples so far by outcome: `scored`, `abstained`, and `failed/KIND`."""
+        self._num_workers = num_workers
+        self._boundaries: dict[int, tuple[Reward, Boundary]] = {}
+        self._named: dict[str, Components] = {}
+
+    def score_batch(self, samples: Sequence[Sample]) -> list[Score]:
+        """Return one score per sample, in order, each with its components in `parts`."""
+        scores: list[Score] = [_UNROUTED] * len(samples)
+        routes: dict[int, tuple[Components, list[int]]] = {}
+        for index, sample in enumerate(samples):
+            try:
+                components = self._route(sample.prompt)
+            except TextGymError as error:
+                scores[index] = Score.failed("unavailable", str(error))
+            else:
+                routes.setdefault(id(components), (components, []))[1].append(index)
+        for components, indices in routes.values():
+            routed = self._score_route(components, [samples[i] for i in indices])
+            for index, score in zip(indices, routed, strict=True):
+                scores[index] = score
+        for score in scores:
+            self.counts[score.status if score.kind is None else f"failed/{score.kind}"] += 1
+        return scores
+
+    def check_routes(self, prompts: Iterable[Prompt]) -> None:
+        """See that there is a reward for every prompt, before any of them is used.
+
+        Raises:
+            UnknownRewardError: a prompt names a reward that does not exist, or names none where
+                the rubric has none of its own.
+        """
+        seen: set[str | None] = set()
+        for prompt in prompts:
+            if prompt.reward not in seen:
+                seen.add(prompt.reward)
+                self._route(prompt)
+
+    def close(self) -> None:
+        """End the worker processes; they are started again when needed."""
+        for _, boundary in self._boundaries.values():
+            boundary.close()
+
+    def __enter__(self) -> Scorer:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _make_scorer, (self.rubric, self._num_workers)
+
+    def _route(self, prompt: Prompt) -> Components:
+        components = self.rubric.route(prompt)
+        if components is not None:
+            return components
+        if prompt.reward is None:
+            raise UnknownRewardError(
+                f"the prompt '{prompt.id}' names no reward and the rubric has none of its own; "
+                "set 'reward' in the prompt or name a default"
+            )
+        return self._named.get(prompt.reward) or self._make_named(prompt.reward, prompt)
+
+    def _make_named(self, name: str, prompt: Prompt) -> Components:
+        if ":" in name:
+            raise UnknownRewardError(
+                f"the prompt '{prompt.id}' names the function '{name}' as its reward; prompts are "
+                "data and may only name installed rewards. Put the function into the rubric"
+            )
+        try:
+            reward = make_reward(name)
+        except TextGymError as error:
+            raise UnknownRewardError(f"the prompt '{prompt.id}': {error}") from error
+        self._named[name] = (WeightedReward(reward=reward),)
+        return self._named[name]
+
+    def _score_route(self, components: Components, samples: list[Sample]) -> list[Score]:
+        if len(components) == 1 and components[0].gate is None and components[0].weight == 1.0:
+            name = components[0].name
+            return [_wrap(name, s) for s in self._boundary(components[0]).score_batch(samples)]
+        parts: list[dict[str, Score]] = [{} for _ in samples]
+        open_indices = list(range(len(samples)))
+        for component in components:
+            scored = [samples[i] for i in open_indices]
+            scores = self._boundary(component).score_batch(scored) if scored else []
+            for index, score in zip(open_indices, scores, strict=True):
+                parts[index][component.name] = score
+            if component.gate is not None:
+                threshold = component.gate.threshold
+                open_indices = [
+                    i for i, s in zip(open_indices, scores, strict=True) if s.value >= threshold
+                ]
+        return [_combine(components, each) for each in parts]
+
+    def _boundary(self, component: WeightedReward) -> Boundary:
+        reward = component.reward
+        found = self._boundaries.get(id(reward))
+        if found is None:  # the reward is kept too: an id names it only while it lives
+            found = reward, Boundary(reward, num_workers=self._num_workers)
+            self._boundaries[id(reward)] = found
+        return found[1]
+
+
+_UNROUTED = Score.failed("unavailable", "not scored")
+
+
+def _make_scorer(rubric: Rubric, num_workers: int) -> Scorer:
+    return Scorer(rubric, num_workers=num_workers)
+
+
+def _wrap(name: str, score: Score) -> Score:
+    return Score(
+        score.value, score.status, score.label, score.reason, score.extracted, score.seconds,
+        score.kind, {name: score},
+    )  # fmt: skip
+
+
+def _combine(components: Components, parts: dict[str, Score]) -> Score:
+    """Return the score of a sample from the components that were evaluated for it."""
+    seconds = sum(part.seconds for part in parts.values())
+    counted = [(c, parts[c.name]) for c in components if c.counts and c.name in parts]
+    for status in ("failed", "abstained"):
+        for _, part in counted:
+            if part.status == status:
+                return Score(
+                    math.nan, part.status, reason=part.reason, seconds=seconds, kind=part.kind,
+                    parts=parts,
+                )  # fmt: skip
+    for component, part in counted:
+        if component.gate is not None and part.value < component.gate.threshold:
+            reason = f"'{component.name}' is {part.value:g}, below {component.gate.threshold:g}"
+            reason = f"{reason}: {part.reason}" if part.reason else reason
+            value = component.gate.otherwise
+            return Score(value, reason=reason, seconds=seconds, parts=parts)
+    weighted = [(c.weight, part) for c, part in counted if c.weight]
+    value = sum((weight * part.value for weight, part in weighted), 0.0)
+    if not math.isfinite(value):
+        reason = f"the weighted sum of the rewards is {value}; lower their weights"
+        return Score(math.nan, "failed", None, reason, None, seconds, "not_finite", parts)
+    judges = [part for _, part in weighted]
+    return Score(
+        value,
+        label=next((part.label for part in judges if part.label is not None), None),
+        reason="; ".join(part.reason for part in judges if part.reason),
+        extracted=next((part.extracted for part in judges if part.extracted is not None), None),
+        seconds=seconds,
+        parts=parts,
+    )
