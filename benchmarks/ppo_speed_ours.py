@@ -22,6 +22,11 @@ from typing import Any, ClassVar
 
 import torch
 from gymnasium.vector import VectorEnv
+
+import textgym
+from benchmarks import ppo_speed_model as work
+from textgym.plugins import Contribution, Plugin
+from textgym.reward import Isolation
 from textgym_agents.core.config import (
     KLPenaltyConfig,
     KLStopConfig,
@@ -33,11 +38,6 @@ from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.config import EnvConfig, PolicyConfig, RolloutConfig, TrainConfig
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.rollout import collect, make_envs
-
-import textgym
-from benchmarks import ppo_speed_model as work
-from textgym.plugins import Contribution, Plugin
-from textgym.reward import Isolation
 
 
 class Brevity(textgym.Reward):

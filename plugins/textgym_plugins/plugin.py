@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import textgym
 from textgym_plugins.arithmetic import Arithmetic
+from textgym_plugins.math import MathReward
+
+
+@textgym.hookimpl
+def textgym_rewards() -> list[type[textgym.Reward]]:
+    """Return the first-party rewards."""
+    return [MathReward]
 
 
 @textgym.hookimpl

@@ -8,9 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from textgym_agents.core.buffer import Batch, Episode, collate
-from textgym_agents.lm.config import LoraMode, PolicyConfig
-from textgym_agents.lm.network import PolicyValueNetwork
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -20,6 +17,10 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+
+from textgym_agents.core.buffer import Batch, Episode, collate
+from textgym_agents.lm.config import LoraMode, PolicyConfig
+from textgym_agents.lm.network import PolicyValueNetwork
 
 SYMBOLS = "012345$xyABC_"
 """One id per symbol: six contents, the end token, two answers, three prompts, the padding."""

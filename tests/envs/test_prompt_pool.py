@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from textgym_envs.prompt_pool import PromptPool, PromptStream
 
 from textgym import ConfigError, Prompt, PromptError, UnknownPromptSourceError
 from textgym.prompt_files import write_prompts
+from textgym_envs.prompt_pool import PromptPool, PromptStream
 
 SMALL: dict[str, Any] = {"source": "arithmetic", "config": {"below": 20}}
 

@@ -7,9 +7,9 @@ import pickle
 import pytest
 from gymnasium.spaces import Tuple
 from gymnasium.vector.utils import batch_space
-from textgym_envs.spaces import UnicodeText
 
 import textgym
+from textgym_envs.spaces import UnicodeText
 
 
 def test_contains_any_text_within_the_bound() -> None:

@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from textgym_envs.templates import make_template, neutralise
 
 from textgym import ConfigError, Message, MissingExtraError, PromptError
+from textgym_envs.templates import make_template, neutralise
 
 SYSTEM = Message(role="system", content="Be brief.")
 QUESTION = Message(role="user", content="1+1?")

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from gymnasium.error import ClosedEnvironmentError, InvalidAction, ResetNeeded
 from gymnasium.utils.env_checker import check_env
-from textgym_envs.textgen import TextGenEnv
-from textgym_envs.tokenizers import make_tokenizer
 
 import textgym
 from textgym.errors import ConfigError, UnknownRewardError
+from textgym_envs.textgen import TextGenEnv
+from textgym_envs.tokenizers import make_tokenizer
 
 EOS, PAD = 12, 14
 PROMPT = 13  # 3+1=

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from gymnasium.error import ClosedEnvironmentError, InvalidAction, ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from textgym_envs.textgen import TextGenEnv
-from textgym_envs.textgen_vector import TextGenVectorEnv
 
 import textgym
 from textgym.errors import ConfigError
+from textgym_envs.textgen import TextGenEnv
+from textgym_envs.textgen_vector import TextGenVectorEnv
 
 NUM_ENVS = 16
 MODES = list(AutoresetMode)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from textgym_envs.tokenizers import HuggingFaceTokenizer, make_tokenizer
 
 from textgym.errors import MissingExtraError
+from textgym_envs.tokenizers import HuggingFaceTokenizer, make_tokenizer
 
 PRINTABLE = "\n" + "".join(map(chr, range(32, 127)))
 

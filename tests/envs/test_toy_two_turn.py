@@ -13,11 +13,11 @@ import pytest
 from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from textgym_envs import toy_rules as rules
-from textgym_envs.toy_two_turn import ToyTwoTurnEnv, ToyTwoTurnVectorEnv
 
 import textgym
 from textgym.errors import ConfigError
+from textgym_envs import toy_rules as rules
+from textgym_envs.toy_two_turn import ToyTwoTurnEnv, ToyTwoTurnVectorEnv
 
 EOS = 6
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from textgym_plugins.arithmetic import Arithmetic, evaluate
 
 import textgym
 from textgym import ConfigError
 from textgym.make import make_prompt_source
+from textgym_plugins.arithmetic import Arithmetic, evaluate
 
 
 def test_prompt_decodes_its_index() -> None:

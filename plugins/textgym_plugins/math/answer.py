@@ -38,7 +38,7 @@ class Answer:
     quantity: Quantity | None = None
     node: Node | None = None
     name: str = ""
-    r"""The brackets of a tuple, the operators of a relation (`< \le`), the unit of an expression."""
+    r"""The brackets of a tuple, the operators of a relation (`< \le`), the unit of a value."""
     source: str = field(default="", compare=False)
     """The text as it was split off, with its spaces."""
 

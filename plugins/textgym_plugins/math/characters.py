@@ -28,7 +28,7 @@ _SYMBOLS = {
     "、": ",", "。": ".", "，": ",", "“": '"', "”": '"', "‘": "'", "’": "'", "⟨": r"\langle ",
     "⟩": r"\rangle ", "¢": r"\cent ",
 }  # fmt: skip
-_TABLE = {
+_TABLE: dict[int, str | int] = {
     **_FULL_WIDTH,
     **_SPACES,
     **_THIN_SPACES,

@@ -2,8 +2,8 @@ r"""Whether two parsed answers are equal by value, structure by structure.
 
 Lists and sets are equal in any order, tuples, matrices and end points only in theirs. Plain numbers
 are compared as fractions. Two expressions are compared by their exact value, then at one point
-(where they differ, they are different), and only then by the `oracle`, which is the computer algebra
-system. Nothing is rounded unless the target says that it is.
+(where they differ, they are different), and only then by the `oracle`, which is the computer
+algebra system. Nothing is rounded unless the target says that it is.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from textgym_plugins.math.answer import Answer
 from textgym_plugins.math.expression import Node, contains, exact_value, sample_value
 from textgym_plugins.math.quantity import Quantity
 
-
 T = TypeVar("T")
 
 
-class NeedsSymbolic(Exception):  # noqa: N818 - a signal between two functions, not an error
+class NeedsSymbolic(Exception):
     """Only the computer algebra system can tell."""
 
 
@@ -50,8 +49,8 @@ class Comparison(NamedTuple):
 
 _PERCENT = re.compile(r"%|per ?cent|百分", re.IGNORECASE)
 _ORDERED = re.compile(
-    r"\b(?:in (?:(?:ascending|descending|increasing|decreasing|alphabetical|this|that|the|numerical)"
-    r" )?order|respectively|least to greatest|greatest to least|smallest to largest"
+    r"\b(?:in (?:(?:ascending|descending|increasing|decreasing|alphabetical|this|that|the"
+    r"|numerical) )?order|respectively|least to greatest|greatest to least|smallest to largest"
     r"|largest to smallest|ordered (?:pair|triple))\b",
     re.IGNORECASE,
 )
@@ -82,7 +81,8 @@ def equal(target: Answer, given: Answer, how: Comparison) -> bool:
         TooLargeError: a value has thousands of digits.
     """
     if target.kind == "number" and given.kind == "number":
-        assert target.quantity and given.quantity
+        assert target.quantity
+        assert given.quantity
         return equal_numbers(target.quantity, given.quantity, how)
     if target.text == given.text and target.kind == given.kind:
         return True
@@ -167,7 +167,7 @@ def _unit(answer: Answer) -> str:
 
 
 def _equal_words(target: Answer, given: Answer) -> bool:
-    """Compare words, and the letter of a choice written as `(C)`, `C` or `\text{C}`."""
+    r"""Compare words, and the letter of a choice written as `(C)`, `C` or `\text{C}`."""
     return _as_words(target) == _as_words(given)
 
 

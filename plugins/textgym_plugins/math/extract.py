@@ -1,9 +1,10 @@
 r"""Find the final answer of a completion, or say why there is none.
 
-Statements of an answer (a box, `####`, "the answer is", `A:`, "答案是") are read from the end of the
-text; the last one that holds a value counts, unless the text after it withdraws it or the one before
-it contradicts it. Without any statement the last line counts, if it holds exactly one value. Every
-search is linear: positions come from `str.rfind`, and regular expressions only see bounded windows.
+Statements of an answer (a box, `####`, "the answer is", `A:`, "答案是") are read from the
+end of the text; the last one that holds a value counts, unless the text after it withdraws it or
+the one before it contradicts it. Without any statement the last line counts, if it holds exactly
+one value. Every search is linear: positions come from `str.rfind`, and regular expressions only see
+bounded windows.
 """
 
 from __future__ import annotations
@@ -69,9 +70,7 @@ def after_thinking(text: str) -> str | None:
     """Return what follows the last closing think tag, or None if a think tag stays open."""
     if "<" not in text:
         return text
-    last = None
-    for last in _THINK.finditer(text):
-        pass
+    last = max(_THINK.finditer(text), key=re.Match.start, default=None)
     if last is None:
         return text
     return text[last.end() :] if last[1] else None
@@ -166,8 +165,9 @@ def _braced(text: str, position: int) -> tuple[str | None, int]:
 
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _PHRASE = re.compile(
-    r"(?:s)?(?:[^\n:：.?!]{0,60}?)(?:\b(?:is|are|was|be|equals)\b(?:[ ]?(?:therefore|thus|then|simply|just"
-    r"|given by|equal to|indeed|clearly|hence))?[:：]?|[:：=]|是|为|等于)\s{0,4}[:：]?",
+    r"(?:s)?(?:[^\n:：.?!]{0,60}?)(?:\b(?:is|are|was|be|equals)\b"
+    r"(?:[ ]?(?:therefore|thus|then|simply|just|given by|equal to|indeed|clearly|hence))?[:：]?"
+    r"|[:：=]|是|为|等于)\s{0,4}[:：]?",
     re.IGNORECASE,
 )
 _HEADING = re.compile(r"s?[*_# ]{0,6}[:：]?[*_ ]{0,6}\n")
@@ -223,7 +223,8 @@ def _line_after(text: str, position: int) -> tuple[str, int]:
 
 
 _CLAUSE_END = re.compile(
-    r"\.(?=\s|$)|。|；|;|\n|\?|,?\s(?:because|since|which|rather than|instead of|as the|where|but)\s"
+    r"\.(?=\s|$)|。|；|;|\n|\?"
+    r"|,?\s(?:because|since|which|rather than|instead of|as the|where|but)\s"
     r"|,\s(?:so|not|and so|as|with|after|when|if|the)\s|\s\((?!or\b|[0-9-])|，(?=[^0-9])"
 )
 _CHOICE = re.compile(r"\bnot\s[^,.;]{1,40}?,?\s(?:but|rather)\s(?:rather\s)?", re.IGNORECASE)
@@ -290,7 +291,8 @@ _BOUND = re.compile(
     re.IGNORECASE,
 )
 _HEDGE = re.compile(
-    r"\b(?:either|or|alternatively|otherwise|another|maybe|perhaps|possibly|might|could be|guess|between|或)\b|或者",
+    r"\b(?:either|or|alternatively|otherwise|another|maybe|perhaps|possibly|might|could be|guess"
+    r"|between|或)\b|或者",
     re.IGNORECASE,
 )
 
@@ -351,13 +353,15 @@ def _with_unit(number: str, tail: str) -> str:
 
 
 _WITHDRAWN = re.compile(
-    r"\bno,? wait\b|\bwait,? no\b|\bscratch that\b|\bstrike that\b|\bcorrection\b|\bmy mistake\b|\boops\b"
+    r"\bno,? wait\b|\bwait,? no\b|\bscratch that\b|\bstrike that\b|\bcorrection\b"
+    r"|\bmy mistake\b|\boops\b"
     r"|\bi (?:made|was) (?:a |an )?(?:mistake|error|wrong)|\b(?:that|this)(?:'s| is| was) "
     r"(?:wrong|incorrect|not right|not correct|a mistake)|[.,;!] no,|更正|不对|错了",
     re.IGNORECASE,
 )
 _RECONSIDERED = re.compile(
-    r"\bactually,? (?:it|the|i)\b|\bi mean\b|\bor rather\b|\bsorry,|\bi meant\b|\bit should be\b|应该是"
+    r"\bactually,? (?:it|the|i)\b|\bi mean\b|\bor rather\b|\bsorry,|\bi meant\b|\bit should be\b"
+    r"|应该是"
     r"|\bbut (?:it|that|the (?:correct|right|real|true) \w+)(?:'s| is)\b|\bon second thought\b",
     re.IGNORECASE,
 )

@@ -1,6 +1,6 @@
 r"""Whether an answer of the right value is only the question again, not carried out.
 
-`12 + 30` is no answer to "What is 12 + 30?", while `\frac{1}{2}`, `2\sqrt{3}` or `3^{10}` may be one.
+`12 + 30` does not answer "What is 12 + 30?", but `\frac{1}{2}`, `2\sqrt{3}` or `3^{10}` may be one.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _is_open_arithmetic(node: Node, text: str, prompt: str) -> bool:
 
 
 def _is_restated_fraction(target: Quantity | None, given: Quantity, text: str, prompt: str) -> bool:
-    if target is None or given.form != "fraction" or "/" not in text and r"\frac" not in text:
+    if target is None or given.form != "fraction" or ("/" not in text and r"\frac" not in text):
         return False
     if given.lowest_terms and not (target.form == "mixed" and occurs_in(text, prompt)):
         return False
@@ -59,7 +59,7 @@ def _numbers(text: str) -> set[str]:
 
 
 def squash_text(text: str) -> str:
-    """Return text in which `\frac{1}{2}`, `1/2`, braces and spacing make no difference."""
+    r"""Return text in which `\frac{1}{2}`, `1/2`, braces and spacing make no difference."""
     text = _FRACTION.sub(r"\1/\2", squash(text))
     return text.replace("{", "").replace("}", "").replace("\\div", "/")
 

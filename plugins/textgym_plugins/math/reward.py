@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 from pydantic import Field
+
 from textgym import Reward, Sample, Score
 from textgym.reward import Isolation
-
 from textgym_plugins.math.answer import Answer, parse_answer
 from textgym_plugins.math.characters import strip_decoration
 from textgym_plugins.math.compare import (

@@ -1,8 +1,8 @@
 """Symbolic comparisons in a killable worker process.
 
-One worker per process, started by the first comparison that needs it and kept warm; the parent never
-imports the algebra system. `WorkerPool` kills and replaces a worker that passes its time limit, and
-copes with forks.
+One worker per process, started by the first comparison that needs it and kept warm; the parent
+never imports the algebra system. `WorkerPool` kills and replaces a worker that passes its time
+limit, and copes with forks.
 """
 
 from __future__ import annotations

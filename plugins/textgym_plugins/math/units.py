@@ -34,7 +34,9 @@ _DIMENSIONS: dict[str, dict[str, str]] = {
         "ms millisecond": "1/1000", "s sec second": "1", "min minute": "60", "h hr hour": "3600",
         "day": "86400", "week": "604800", "month": "2629746", "year yr": "31556952",
     },
-    "volume": {"ml milliliter millilitre": "1/1000", "l liter litre": "1", "gal gallon": "3.785411784"},
+    "volume": {
+        "ml milliliter millilitre": "1/1000", "l liter litre": "1", "gal gallon": "3.785411784",
+    },
     "angle": {"degree deg": "1", "radian rad": "180/3.14159265358979"},
     "dollar": {"$ usd dollar buck": "1", "\\cent cent": "1/100"},
     "euro": {"€ eur euro": "1"},
@@ -114,7 +116,8 @@ def _may_be_glued(text: str) -> bool:
 
 
 def _canonical(words: list[str]) -> str | None:
-    power, unit = "", []
+    power = ""
+    unit: list[str] = []
     for index, word in enumerate(words):
         if word in _POWERS:
             power = _POWERS[word]

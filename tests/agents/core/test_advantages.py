@@ -10,8 +10,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from textgym_agents.core import advantages
 from torch import Tensor
+
+from textgym_agents.core import advantages
 
 RATES = [(1.0, 1.0), (0.99, 0.95), (0.9, 0.0), (0.97, 1.0)]
 PROPERTY = settings(deadline=None, max_examples=30)

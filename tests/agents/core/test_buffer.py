@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from textgym_agents.core import buffer as buffer_module
 from textgym_agents.core.buffer import Batch, Episode, Evaluation, MemoryBuffer
 from textgym_agents.core.config import PPOConfig
-from torch import Tensor
 
 PLAIN = PPOConfig(whiten_advantages=False, gamma=0.9, gae_lambda=0.5, value_lambda=0.5)
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+
+from textgym.config import load_config
 from textgym_agents.core.config import ClipConfig, PPOConfig
 from textgym_agents.lm.config import TrainConfig
 from textgym_agents.lm.presets import LLM, SEED
-
-from textgym.config import load_config
 
 SEED_COLUMN = {
     "rollout.max_length": 512,  # MAX_LENGTH

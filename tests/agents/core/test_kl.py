@@ -14,11 +14,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from textgym_agents.core import kl
-from textgym_agents.core.config import KLPenaltyConfig
 from torch import Tensor
 
 from textgym.errors import ConfigError
+from textgym_agents.core import kl
+from textgym_agents.core.config import KLPenaltyConfig
 
 SEEDS = st.integers(0, 2**32 - 1)
 PROPERTY = settings(deadline=None, max_examples=30)

@@ -9,9 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+
 from textgym_agents.core import losses
 from textgym_agents.core.losses import Aggregation, Totals
-from torch import Tensor
 
 SEEDS = st.integers(0, 2**32 - 1)
 PROPERTY = settings(deadline=None, max_examples=30)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from textgym_agents.core import masked
 from torch import Tensor
+
+from textgym_agents.core import masked
 
 GARBAGE = [7.0, -1e30, float("inf"), float("nan")]
 

@@ -16,6 +16,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
+
 from textgym_agents.core import update
 from textgym_agents.core.buffer import Batch, Episode, Evaluation, MemoryBuffer
 from textgym_agents.core.config import (
@@ -27,7 +29,6 @@ from textgym_agents.core.config import (
 )
 from textgym_agents.core.losses import Aggregation, Totals
 from textgym_agents.lm import head
-from torch import Tensor, nn
 
 SEEDS = st.integers(0, 2**32 - 1)
 PROPERTY = settings(deadline=None, max_examples=20)

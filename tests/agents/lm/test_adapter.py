@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+
+from textgym.errors import ConfigError
 from textgym_agents.core.buffer import Batch
 from textgym_agents.lm.config import LoraMode, PolicyConfig
 from textgym_agents.lm.network import PolicyValueNetwork
-
-from textgym.errors import ConfigError
 
 MakePolicy = Callable[..., PolicyValueNetwork]
 RandomBatch = Callable[..., Batch]

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+
+from textgym.errors import PromptError
 from textgym_agents.core.buffer import Batch, Episode, MemoryBuffer, collate
 from textgym_agents.core.config import KLPenaltyConfig, OptimizerConfig, PPOConfig, ValueConfig
 from textgym_agents.lm.agent import PPOAgent
@@ -19,8 +21,6 @@ from textgym_agents.lm.config import (
 )
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.rollout import Rollout, Transcript
-
-from textgym.errors import PromptError
 
 MakePolicy = Callable[..., PolicyValueNetwork]
 MakeEpisode = Callable[..., Episode]

@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+from textgym.errors import ConfigError, PromptError
+from textgym.prompt import Prompt
 from textgym_agents.lm.cold_start import (
     ColdStart,
     Demonstration,
@@ -17,9 +20,6 @@ from textgym_agents.lm.cold_start import (
 )
 from textgym_agents.lm.config import ColdStartConfig
 from textgym_agents.lm.network import PolicyValueNetwork
-
-from textgym.errors import ConfigError, PromptError
-from textgym.prompt import Prompt
 
 MakePolicy = Callable[..., PolicyValueNetwork]
 NAMES = "ABCx"

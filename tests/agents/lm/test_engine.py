@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats  # type: ignore[import-untyped]  # it ships no types
+from transformers import PreTrainedModel
+
 from textgym_agents.core.buffer import Batch, Episode, collate
 from textgym_agents.lm.config import LastLayersMode, LoraMode, PolicyConfig
 from textgym_agents.lm.engine import Generation, TransformersEngine
 from textgym_agents.lm.network import PolicyValueNetwork
-from transformers import PreTrainedModel
 
 MakePolicy = Callable[..., PolicyValueNetwork]
 MakeEpisode = Callable[..., Episode]

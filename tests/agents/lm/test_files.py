@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
 from textgym_agents.core.buffer import Batch
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.config import FullMode, LastLayersMode, LoraMode, PolicyConfig, TrainConfig
 from textgym_agents.lm.network import PolicyValueNetwork
-from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
 
 MakePolicy = Callable[..., PolicyValueNetwork]
 RandomBatch = Callable[..., Batch]

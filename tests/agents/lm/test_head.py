@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from textgym_agents.lm.head import CHUNK_TOKENS, chunked_scores, scaled_logits
 from torch import Tensor
+
+from textgym_agents.lm.head import CHUNK_TOKENS, chunked_scores, scaled_logits
 
 Watch = Callable[[], Any]
 N, D, V = 600, 4, 400

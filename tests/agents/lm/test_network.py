@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from torch import Tensor
+
+from textgym.errors import ConfigError
 from textgym_agents.core.buffer import Batch, Evaluation, collate
 from textgym_agents.core.config import PPOConfig
 from textgym_agents.core.losses import Totals
 from textgym_agents.core.update import ppo_loss
 from textgym_agents.lm.config import LastLayersMode, LoraMode, PolicyConfig
 from textgym_agents.lm.network import PolicyValueNetwork, sample_ids
-from torch import Tensor
-
-from textgym.errors import ConfigError
 
 MakePolicy = Callable[..., PolicyValueNetwork]
 RandomBatch = Callable[..., Batch]

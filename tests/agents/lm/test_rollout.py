@@ -13,6 +13,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
+
 from textgym_agents.core.buffer import MemoryBuffer
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.config import EnvConfig, PolicyConfig, RolloutConfig, TrainConfig

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+
+from textgym.seeding import Purpose, derive_seed
 from textgym_agents.core.config import KLStopConfig, OptimizerConfig, PPOConfig, ValueConfig
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.config import EnvConfig, PolicyConfig, RolloutConfig, TrainConfig
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.rollout import Rollout, Transcript, collect, make_envs
-
-from textgym.seeding import Purpose, derive_seed
 
 MakePolicy = Callable[..., PolicyValueNetwork]
 GAMMA = 0.99

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from textgym_agents.run.directory import STATE_FILE, RunDirectory, write_atomically
-from textgym_agents.run.metrics import MetricsLog
 
 from textgym.errors import ConfigError
+from textgym_agents.run.directory import STATE_FILE, RunDirectory, write_atomically
+from textgym_agents.run.metrics import MetricsLog
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import signal
 import threading
 
 import pytest
+
 from textgym_agents.run.interrupt import Interrupt
 
 
