@@ -62,8 +62,10 @@ _SEPARATORS = frozenset((",", ";"))
 _MATRICES = frozenset("pmatrix bmatrix matrix Bmatrix smallmatrix array".split())
 _LEADING_WORDS = re.compile(r"(?:either|both|just|only|simply|exactly|equal to)\s+", re.IGNORECASE)
 _NAMED = {r"\mathbb{R}": r"(-\infty,\infty)", r"\mathbbR": r"(-\infty,\infty)"}
+_SHORT_WORDS = frozenset("yes no odd even all none".split())
 _UNIT_TAIL = re.compile(r"(?:\s+([A-Za-z][A-Za-z^{}0-9 /]{0,60})|\s*(\^\\circ|%))$")
-_CURRENCY_HEAD = re.compile(r"\\?\$\s*")
+_HAS_VALUE = re.compile(r"[0-9\\]")
+_CURRENCY_HEAD = re.compile(r"\\?\$\s*(?=[0-9.\\])")
 
 
 @lru_cache(maxsize=8192)
@@ -101,6 +103,8 @@ def _parse(text: str, depth: int) -> Answer | None:
         found = parse(text, tokens, depth)
         if found is not None:
             return replace(found, source=text)
+    if text.casefold() in _SHORT_WORDS or text == r"\emptyset":
+        return Answer("text", text.casefold())
     return _expression(text) or _words(text)
 
 
@@ -253,7 +257,8 @@ def _expression(text: str) -> Answer | None:
     if tail is not None:
         suffix = units.parse_suffix(" " + (tail[1] or tail[2]))
         is_word = tail[1] is None or len(tail[1]) > 3 or (suffix and units.is_known(suffix.unit))
-        if suffix is not None and suffix.scale == 1 and is_word:
+        has_value = _HAS_VALUE.search(text, 0, tail.start()) is not None
+        if suffix is not None and suffix.scale == 1 and is_word and has_value:
             unit, text = suffix.unit, text[: tail.start()]
     text = _CURRENCY_HEAD.sub("", text, count=1)
     tokens = tokenize(text)

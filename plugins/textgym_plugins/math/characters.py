@@ -86,6 +86,7 @@ _COMMANDS = {
     r"\varnothing": r"\emptyset", r"\degree": r"^\circ ", r"\textdegree": r"^\circ ",
     r"\sim": r"\approx", r"\doteq": r"\approx", r"\percent": "%", r"\tbinom": r"\binom",
     r"\dbinom": r"\binom", r"\textdollar": r"\$", r"\euro": "€", r"\pounds": "£",
+    r"\bar": r"\overline", r"\dot": r"\overline",
 }  # fmt: skip
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 
@@ -93,6 +94,8 @@ _COMMAND = re.compile(r"\\[a-zA-Z]+")
 def clean_latex(text: str) -> str:
     r"""Return `text` with one spelling per LaTeX construct; `\text{cm}` becomes ` cm `."""
     text = to_ascii(text)
+    if "<=" in text or ">=" in text:
+        text = text.replace("<=", r"\le ").replace(">=", r"\ge ")
     if "\\" not in text and "{" not in text:
         return strip_decoration(text)
     # Up to three levels: \text{ \textbf{...} } occurs, more does not.

@@ -16,7 +16,8 @@ from typing import NamedTuple, TypeVar
 
 from textgym_plugins.math import units
 from textgym_plugins.math.answer import Answer
-from textgym_plugins.math.expression import Node, contains, exact_value, sample_value
+from textgym_plugins.math.evaluation import exact_value, sample_value
+from textgym_plugins.math.expression import Node, contains
 from textgym_plugins.math.quantity import Quantity
 
 T = TypeVar("T")
@@ -97,36 +98,23 @@ def equal(target: Answer, given: Answer, how: Comparison) -> bool:
 
 def equal_numbers(target: Quantity, given: Quantity, how: Comparison) -> bool:
     """Return whether two plain numbers agree in value and unit."""
-    target_value, target_unit = _without_percent(target.value, target.unit, how)
-    value, unit = _without_percent(given.value, given.unit, how)
-    factor = units.conversion(target_unit, unit)
-    if factor is None:
-        return False
-    value = value if factor == 1 else value * factor
-    if how.rounding is not None:
-        return abs(value - target_value) <= Fraction(1, 2 * 10**how.rounding)
-    return value == target_value
-
-
-def _without_percent(value: Fraction, unit: str, how: Comparison) -> tuple[Fraction, str]:
-    if unit != "%":
-        return value, unit
-    return (value if how.is_percent else value / 100), ""
+    for factor in units.conversions(target.unit, given.unit, is_percent=how.is_percent):
+        value = given.value if factor == 1 else given.value * factor
+        if value == target.value:
+            return True
+        if how.rounding is not None:
+            return abs(value - target.value) <= Fraction(10) ** -how.rounding / 2
+    return False
 
 
 def _equal_expressions(target: Answer, given: Answer, how: Comparison) -> bool:
     left, right = _as_node(target), _as_node(given)
-    left_unit, right_unit = _unit(target), _unit(given)
-    for unit, percent_node in ((left_unit, "left"), (right_unit, "right")):
-        if unit == "%" and not how.is_percent:
-            hundredth = Node("num", value=Fraction(1, 100))
-            if percent_node == "left":
-                left, left_unit = Node("mul", (left, hundredth)), ""
-            else:
-                right, right_unit = Node("mul", (right, hundredth)), ""
-    if units.conversion(left_unit.replace("%", ""), right_unit.replace("%", "")) != 1:
-        return False
-    return equal_nodes(left, right, how)
+    factors = units.conversions(_unit(target), _unit(given), is_percent=how.is_percent)
+    return any(equal_nodes(left, _scaled(right, factor), how) for factor in factors)
+
+
+def _scaled(node: Node, factor: Fraction) -> Node:
+    return node if factor == 1 else Node("mul", (node, Node("num", value=factor)))
 
 
 def equal_nodes(left: Node, right: Node, how: Comparison) -> bool:
@@ -144,15 +132,12 @@ def equal_nodes(left: Node, right: Node, how: Comparison) -> bool:
     left_sample, right_sample = sample_value(left), sample_value(right)
     if left_sample is not None and right_sample is not None:
         difference = abs(left_sample - right_sample)
-        if how.rounding is not None and not _has_variables(left) | _has_variables(right):
-            return difference <= 0.5 * 10.0**-how.rounding * (1 + 1e-9)
+        if how.rounding is not None and not (contains(left, "var") or contains(right, "var")):
+            # A tie cannot be told in floating point; an irrational value has none.
+            return difference <= 0.5 * 10.0**-how.rounding
         if difference > 1e-6 * max(1.0, abs(left_sample), abs(right_sample)):
             return False
     return how.oracle(left, right, False)
-
-
-def _has_variables(node: Node) -> bool:
-    return contains(node, "var")
 
 
 def _as_node(answer: Answer) -> Node:

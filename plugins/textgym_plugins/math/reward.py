@@ -25,9 +25,10 @@ from textgym_plugins.math.compare import (
     equal,
     final_value,
 )
-from textgym_plugins.math.expression import TooLargeError
-from textgym_plugins.math.extract import SEVERAL, Extraction, extract
+from textgym_plugins.math.evaluation import TooLargeError
+from textgym_plugins.math.extract import Extraction, extract
 from textgym_plugins.math.restated import is_unevaluated
+from textgym_plugins.math.sentence import SEVERAL
 from textgym_plugins.math.symbolic import Request, Verdict, compare_symbolically
 from textgym_plugins.math.target import Target, read_target
 

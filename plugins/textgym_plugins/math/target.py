@@ -30,7 +30,7 @@ _ROUNDED = re.compile(
 )
 _NEAREST = re.compile(r"nearest (ten|hundred|thousand|million)s?\b", re.IGNORECASE)
 _POWERS = {"ten": -1, "hundred": -2, "thousand": -3, "million": -6}
-_SOLUTION = re.compile(r"####|\\boxed|\\fbox|\n|answer|答案", re.IGNORECASE)
+_SOLUTION = re.compile(r"####|\\boxed|\\fbox|\n|^A:|answer|答案|答[:：]", re.IGNORECASE)
 
 
 @lru_cache(maxsize=8192)

@@ -37,7 +37,8 @@ _DIMENSIONS: dict[str, dict[str, str]] = {
     "volume": {
         "ml milliliter millilitre": "1/1000", "l liter litre": "1", "gal gallon": "3.785411784",
     },
-    "angle": {"degree deg": "1", "radian rad": "180/3.14159265358979"},
+    "angle": {"degree deg": "1"},
+    "radian": {"radian rad": "1"},
     "dollar": {"$ usd dollar buck": "1", "\\cent cent": "1/100"},
     "euro": {"€ eur euro": "1"},
     "sterling": {"£ gbp": "1", "pence penny": "1/100"},
@@ -156,13 +157,25 @@ def is_known(unit: str) -> bool:
     return unit.partition("^")[0] in KNOWN
 
 
-def conversion(target: str, given: str) -> Fraction | None:
-    """Return the factor that turns `given` into `target`, or None if the units differ.
+def conversions(target: str, given: str, *, is_percent: bool) -> tuple[Fraction, ...]:
+    """Return the factors that may turn a value in `given` into one in `target`; none if none does.
 
-    A missing unit, on either side, agrees with every unit. Percent is a factor, not a unit: the
-    caller handles it.
+    A unit that only one side has agrees with its absence. Percent is a factor of 1/100, and where
+    the prompt asks for a percentage also a unit: "50" and "50%" are then the same.
     """
-    if not target or not given or target == given:
+    if target == given:
+        return (Fraction(1),)
+    if "%" in (target, given):
+        if target and given:
+            return ()
+        factor = Fraction(100) if target == "%" else Fraction(1, 100)
+        return (factor, Fraction(1)) if is_percent else (factor,)
+    factor_or_none = _conversion(target, given)
+    return () if factor_or_none is None else (factor_or_none,)
+
+
+def _conversion(target: str, given: str) -> Fraction | None:
+    if not target or not given:
         return Fraction(1)
     (target_name, _, target_power), (name, _, power) = target.partition("^"), given.partition("^")
     if target_name in KNOWN and name in KNOWN:
