@@ -84,7 +84,7 @@ def parse_override(override: str) -> dict[str, Any]:
     name, equals, text = override.partition("=")
     names = name.strip().split(".")
     if not equals or not all(names):
-        raise ConfigError(f"--set {override}: expected FIELD=VALUE, such as ppo.clip_range=0.2")
+        raise ConfigError(f"--set {override}: expected FIELD=VALUE, such as ppo.gamma=0.99")
     value = _parse(text, f"--set {override}")
     for part in reversed(names):
         value = {part: value}

@@ -157,6 +157,8 @@ def _flat_prompt(row: Row) -> dict[str, object]:
     if not isinstance(value, list):
         _text(value, question)
     kept = {name: row[name] for name in _PROMPT_FIELDS if name in row}
+    if isinstance(row.get("prompt_id"), str):  # as the rollouts of a run call it
+        kept.setdefault("id", row["prompt_id"])
     if isinstance(row.get("reward"), str):  # in logs it is a number
         kept["reward"] = row["reward"]
     return {"messages": value, **target, **kept}

@@ -29,6 +29,15 @@ from textgym_agents.run.progress import ConsoleProgress
 
 RUNS = Path("runs")
 LATEST = "latest"
+TABLE_ROWS = (
+    ("greedy", "evaluation/greedy", ".1%"),
+    ("sampled", "evaluation/sampled", ".1%"),
+    ("reward, greedy", "evaluation/greedy_reward", ".2f"),
+    ("reward, sampled", "evaluation/sampled_reward", ".2f"),
+    ("tokens, sampled", "evaluation/sampled_length", ".2f"),
+    ("not scored", "evaluation/sampled_failed", ".0f"),
+)
+"""Label, metric and format; success has no row where no column knows it."""
 RESUMABLE = ("iterations", "checkpoint_every", "keep_checkpoints", "log_rollouts", "threads")
 
 
@@ -162,23 +171,16 @@ def _table(title: str, columns: Iterable[str], rows: list[dict[str, Any]]) -> Ta
     table.add_column("")
     for column in columns:
         table.add_column(column, justify="right")
-    shown = {
-        "greedy": "evaluation/greedy",
-        "sampled": "evaluation/sampled",
-        "reward, sampled": "evaluation/sampled_reward",
-        "tokens, sampled": "evaluation/sampled_length",
-        "not scored": "evaluation/sampled_failed",
-    }
-    for label, key in shown.items():
-        is_share = key in ("evaluation/greedy", "evaluation/sampled")
-        table.add_row(label, *(_cell(row[key], is_share=is_share) for row in rows))
+    for label, key, style in TABLE_ROWS:
+        values = [_number(row[key]) for row in rows]
+        if label in ("greedy", "sampled") and all(value is None for value in values):
+            continue
+        table.add_row(label, *("none" if v is None else format(v, style) for v in values))
     return table
 
 
-def _cell(value: float | None, *, is_share: bool) -> str:
-    if value is None or math.isnan(value):
-        return "none"
-    return f"{value:.1%}" if is_share else f"{value:.2f}"
+def _number(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
 
 
 def run_evaluate(args: argparse.Namespace) -> int:

@@ -40,6 +40,7 @@ class Outcome:
     score: float
     """nan where the attempt was not scored."""
     is_success: bool
+    """Whether the score is the best there is; see `Judge.knows_success`."""
     num_tokens: int
     texts: tuple[str, ...]
     """The values of `TEXT_KEYS`."""
@@ -52,10 +53,13 @@ class Outcome:
         """Return the values of `TEXT_KEYS` by key."""
         return dict(zip(TEXT_KEYS, self.texts, strict=True))
 
-    def info(self, part_names: Sequence[str], num_prompt_tokens: int) -> dict[str, Any]:
+    def info(
+        self, part_names: Sequence[str], num_prompt_tokens: int, *, knows_success: bool = True
+    ) -> dict[str, Any]:
         """Return the final info, sharing nothing with any other."""
         info: dict[str, Any] = dict(zip(TEXT_KEYS, self.texts, strict=False))
-        info["is_success"] = self.is_success
+        if knows_success:
+            info["is_success"] = self.is_success
         info["score"] = self.score
         info["reward_parts"] = dict(zip(part_names, self.parts, strict=True))
         info["n_prompt_tokens"] = num_prompt_tokens
@@ -67,6 +71,7 @@ class _Route(NamedTuple):
     """What the rewards of a prompt declare."""
 
     highest: float
+    """inf where no value is the best one."""
     is_deterministic: bool
 
 
@@ -81,24 +86,20 @@ class Judge:
         self.part_names = rubric.part_names
         """The keys of `reward_parts`; none where each prompt names its own reward."""
 
-    def addressed(self, prompt: Prompt) -> Prompt:
-        """Return a prompt as it is scored: a rubric with rewards of its own has the last word.
-
-        So the reward that a prompt names counts where the rubric has a route of that name, or no
-        rewards at all.
-        """
-        rubric = self._rubric
-        if not rubric.rewards or prompt.reward is None or prompt.reward in rubric.routes:
-            return prompt
-        return prompt.model_copy(update={"reward": None})
-
     def is_scored(self, finish_reason: FinishReason) -> bool:
         """Return whether the reward is asked about a completion that ended in this way."""
         return finish_reason != "abort" and (finish_reason != "length" or self._score_length_cut)
 
     def check(self, prompt: Prompt) -> None:
         """Raise where no reward would score a prompt."""
-        self._scorer.check_routes([self.addressed(prompt)])
+        self._scorer.check_routes([prompt])
+
+    def knows_success(self, prompt: Prompt) -> bool:
+        """Return whether the rewards of a prompt declare a best value, which is then success.
+
+        A plain function, or a reward model, declares none: then nothing is said of success.
+        """
+        return math.isfinite(self._route(prompt).highest)
 
     def judge(self, attempts: Sequence[Attempt]) -> list[Outcome]:
         """Return one outcome per attempt, scoring all that are to be scored in one batch."""
@@ -119,7 +120,7 @@ class Judge:
         return Outcome(
             reward=float(score.value) if is_scored else 0.0,
             score=float(score.value),
-            is_success=is_scored and bool(score.value >= route.highest),
+            is_success=is_scored and score is not _CUT and bool(score.value >= route.highest),
             num_tokens=attempt.num_tokens,
             texts=(
                 str(attempt.completion),
@@ -161,9 +162,8 @@ def _declared(rubric: Rubric, prompt: Prompt) -> _Route:
     if components is not None:
         routed = Rubric(rewards=components)
         return _Route(routed.range[1], routed.deterministic)
-    assert prompt.reward is not None
     try:
-        reward = plugin_manager().reward_class(prompt.reward)
+        reward = plugin_manager().reward_class(prompt.reward or "")
     except UnknownRewardError:  # the scorer fails these samples and says why
         return _Route(math.inf, is_deterministic=False)
     return _Route(reward.range[1], reward.deterministic)

@@ -98,7 +98,7 @@ def _path_text(spec: object) -> object:
 
 
 def open_source(config: SourceConfig) -> Prompts:
-    """Return the prompts of a source: a file that is there or ends in `.jsonl`, or a name.
+    """Return the prompts of a source: a path that is there or ends in `.jsonl`, or a name.
 
     Raises:
         PromptError: a file that cannot be read or holds no usable prompt.
@@ -107,7 +107,7 @@ def open_source(config: SourceConfig) -> Prompts:
     """
     names = plugin_manager().prompt_sources
     path = Path(config.source)
-    if path.suffix == ".jsonl" or (config.source not in names and path.is_file()):
+    if path.suffix == ".jsonl" or (config.source not in names and path.exists()):
         if config.config:
             raise ConfigError(f"'{config.source}' is a file, which takes no config; remove it")
         return _read(path)

@@ -13,7 +13,7 @@ import numpy as np
 
 from textgym import Prompt
 from textgym.errors import ConfigError
-from textgym_envs.arrays import Ints, Texts, extended, row_items
+from textgym_envs.arrays import Bools, Ints, Texts, extended, row_items
 from textgym_envs.config import TextGenConfig
 from textgym_envs.prompt_pool import PromptPool
 from textgym_envs.streams import EpisodeStreams
@@ -32,7 +32,7 @@ class PromptTable:
     Args:
         pool: the prompts.
         tokenizer: encodes their renderings.
-        addressed: gives a prompt as the rewards get it.
+        knows_success: says whether a prompt's rewards tell success from failure.
         max_prompt: columns of the prompt; it is padded on the left, so that the newest token of the
             prompt and every token of the completion keep their columns.
         max_new: columns of the completion, PAD in the table.
@@ -43,7 +43,7 @@ class PromptTable:
         pool: PromptPool,
         tokenizer: Tokenizer,
         *,
-        addressed: Callable[[Prompt], Prompt],
+        knows_success: Callable[[Prompt], bool],
         max_prompt: int,
         max_new: int,
     ) -> None:
@@ -51,18 +51,20 @@ class PromptTable:
         self.num_rows = 1 + len(pool) * (2 if _renders_vary(pool) else 1)
         """Most rows there can be."""
         self.prompts: list[Prompt] = [_NO_PROMPT]
-        """As the rewards get them."""
         self.indices: list[int] = [-1]
         """Places in the pool."""
         self.num_tokens: list[int] = [0]
         self.infos: list[tuple[str, ...]] = [("",) * len(RESET_KEYS)]
         """Values of `RESET_KEYS`."""
+        self.know_success: list[bool] = [True]
+        self.all_know_success = True
         self.tokens: Ints = np.empty((1, max_prompt + max_new), dtype=np.int64)
         self.token_items = row_items(self.tokens)
         self.num_tokens_array: Ints = np.zeros(1, dtype=np.int64)
         self.infos_array: Texts = np.empty((1, len(RESET_KEYS)), dtype=object)
+        self.know_success_array: Bools = np.ones(1, dtype=np.bool_)
         self._tokenizer = tokenizer
-        self._addressed = addressed
+        self._knows_success = knows_success
         self._max_prompt = max_prompt
         self._renders_vary = _renders_vary(pool)
         self._rows: dict[int | tuple[int, bool], int] = {}
@@ -98,10 +100,13 @@ class PromptTable:
             self._grow()
         if self.tokens.shape[1]:
             self._write_tokens(row, ids, prompt)
-        self.prompts.append(self._addressed(prompt))
+        self.prompts.append(prompt)
         self.indices.append(index)
         self.num_tokens.append(len(ids))
         self.infos.append((text, prompt.id, str(prompt.metadata.get("task", ""))))
+        self.know_success.append(self._knows_success(prompt))
+        self.all_know_success &= self.know_success[row]
+        self.know_success_array[row] = self.know_success[row]
         self.num_tokens_array[row] = len(ids)
         self.infos_array[row] = self.infos[row]
         return row
@@ -121,6 +126,7 @@ class PromptTable:
         self.tokens = extended(self.tokens, more)
         self.token_items = row_items(self.tokens)
         self.num_tokens_array = extended(self.num_tokens_array, more)
+        self.know_success_array = extended(self.know_success_array, more)
         self.infos_array = extended(self.infos_array, more)
 
 

@@ -151,7 +151,12 @@ class TextGenEnv(gymnasium.Env[Any, Any]):
 
     def _final_info(self, outcome: Outcome) -> dict[str, Any]:
         self._outcome = outcome
-        return outcome.info(self._world.judge.part_names, self._table.num_tokens[self._row])
+        table, row = self._table, self._row
+        return outcome.info(
+            self._world.judge.part_names,
+            table.num_tokens[row],
+            knows_success=table.know_success[row],
+        )
 
     def action_masks(self) -> Bools:
         """Return which ids may follow, shape (num_actions,), as sb3-contrib's MaskablePPO asks."""

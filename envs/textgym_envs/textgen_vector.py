@@ -15,6 +15,7 @@ from gymnasium.error import InvalidAction
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from textgym import Prompt
 from textgym_envs.arrays import Bools, Ints, row_items
 from textgym_envs.code_table import CodeTable
 from textgym_envs.config import parse_config
@@ -27,6 +28,7 @@ from textgym_envs.vector_infos import (
     Final,
     Outcomes,
     final_infos,
+    leave_success_open,
     object_info,
     outcome_table,
     reset_infos,
@@ -84,6 +86,11 @@ class TextGenVectorEnv(NativeVectorEnv):
     def pool(self) -> PromptPool:
         """The prompts of the split, with their targets: what a cold start demonstrates."""
         return self._table.pool
+
+    @property
+    def current_prompts(self) -> list[Prompt]:
+        """The prompts of the episodes that the rows play, with what their rewards need."""
+        return [self._table.prompts[row] for row in self._rows.tolist()]
 
     def _restart(self, rows: Ints, indices: Ints) -> None:
         found = self._table.rows(indices, rows, self._streams)
@@ -168,8 +175,12 @@ class TextGenVectorEnv(NativeVectorEnv):
         return self._final_at(outcomes, places, ended)
 
     def _final_at(self, outcomes: Outcomes, places: NDArray[np.integer], ended: Bools) -> Final:
-        num_prompt = self._table.num_tokens_array.take(self._rows * ended)
-        return final_infos(outcomes, places, num_prompt, self._world.judge.part_names, ended)
+        table = self._table
+        num_prompt = table.num_tokens_array.take(self._rows * ended)
+        final = final_infos(outcomes, places, num_prompt, self._world.judge.part_names, ended)
+        if not table.all_know_success:
+            leave_success_open(final.infos, ended & ~table.know_success_array.take(self._rows))
+        return final
 
     def _advance_texts(self, actions: Sequence[object], idle: Bools | None) -> Advance:
         if isinstance(actions, str) or len(actions) != self.num_envs:

@@ -92,6 +92,15 @@ def final_infos(
     return Final(rewards, infos)
 
 
+def leave_success_open(infos: dict[str, Any], rows: Bools) -> None:
+    """Take `is_success` out of final infos in `rows`, whose rewards do not declare a best value."""
+    known = infos["_is_success"] & ~rows
+    infos["is_success"] &= known
+    infos["_is_success"] = _read_only(known)
+    if not known.any():
+        del infos["is_success"], infos["_is_success"]
+
+
 def object_info(values: Sequence[object], rows: Ints, num_envs: int) -> Texts:
     """Return an object array with `values` at `rows` and None elsewhere."""
     array = np.empty(num_envs, dtype=object)

@@ -60,7 +60,7 @@ class TextGenWorld:
         self.table = PromptTable(
             pool,
             self.tokenizer,
-            addressed=self.judge.addressed,
+            knows_success=self.judge.knows_success,
             max_prompt=self.max_prompt,
             max_new=self.max_new,
         )

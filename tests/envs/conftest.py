@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
@@ -50,12 +51,37 @@ class IdCount(textgym.Reward):
         return textgym.Score(len(self.calls) + len(sample.token_ids or ()) / 10)
 
 
+class Length(textgym.Reward):
+    """The length of the completion: no value is the best one."""
+
+    name: ClassVar[str] = "length"
+    isolation: ClassVar[Isolation] = "inline"
+    range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
+
+    def score(self, sample: textgym.Sample) -> textgym.Score:
+        return textgym.Score(len(sample.completion))
+
+
+class Penalty(textgym.Reward):
+    """-1.0 for anything but the target, for which it is 0.0."""
+
+    name: ClassVar[str] = "penalty"
+    isolation: ClassVar[Isolation] = "inline"
+    range: ClassVar[tuple[float, float]] = (-1.0, 0.0)
+
+    def score(self, sample: textgym.Sample) -> textgym.Score:
+        return textgym.Score(0.0 if sample.completion == sample.prompt.target else -1.0)
+
+
+REWARDS: tuple[type[textgym.Reward], ...] = (ExactMatch, IdCount, Length, Penalty)
+
+
 @pytest.fixture(autouse=True)
 def rewards() -> Iterator[None]:
     """Offer the rewards by name, as an installed plugin would."""
     table = textgym.plugin_manager().rewards
     plugin = Plugin("tests", "tests", "0")
-    offered = {r.name: Contribution(r, plugin) for r in (ExactMatch, IdCount)}
+    offered = {r.name: Contribution(r, plugin) for r in REWARDS}
     table.update(offered)
     ExactMatch.batches.clear()
     ExactMatch.scored.clear()

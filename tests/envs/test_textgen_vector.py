@@ -376,3 +376,12 @@ def test_render_shows_each_row(capsys: pytest.CaptureFixture[str]) -> None:
     shown.reset(seed=0, options={"prompt_index": np.array([13, 14])})
     assert shown.render() is None
     assert capsys.readouterr().out == "3+1=\n\n4+1=\n"
+
+
+@pytest.mark.parametrize("action_mode", ["token", "text"])
+def test_current_prompts_are_those_of_the_infos(action_mode: str) -> None:
+    env = TextGenVectorEnv(4, **{**SMALL, "action_mode": action_mode})
+    _, infos = env.reset(seed=0, options={"prompt_index": np.array([3, 1, 4, 1])})
+    prompts = env.current_prompts
+    assert [prompt.id for prompt in prompts] == infos["prompt_id"].tolist()
+    assert [prompt.target for prompt in prompts] == ["3", "1", "4", "1"]

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import EntryPoint
@@ -133,12 +135,29 @@ def test_unknown_command_names_the_nearest(textgym_command: Callable[..., Result
     assert err.count("\n") == 1
 
 
-def test_usage_error_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["--bogus"], ["plugins", "--bogus"], ["score"]):
-        with pytest.raises(SystemExit) as caught:
-            main(arguments)
-        assert caught.value.code == 2
-        assert "usage: textgym" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--bogus"], "unrecognized arguments: --bogus. See `textgym --help`."),
+        (["score"], "the following arguments are required: file. See `textgym score --help`."),
+        (["score", "a", "b"], "unexpected argument 'b'. See `textgym score --help`."),
+        (["plugins", "--jsn"], "unexpected argument '--jsn'. Did you mean '--json'? See "),
+        (
+            ["score", "a", "--outptu=b"],
+            "unexpected argument '--outptu=b'. Did you mean '--output'?",
+        ),
+        (["score", "a", "--workers", "0"], "argument --workers: '0' is not a whole number above 0"),
+        (["score", "a", "--workers", "x"], "argument --workers: 'x' is not a whole number above 0"),
+        (["score", "a", "--reward"], "argument --reward: expected one argument"),
+    ],
+)
+def test_usage_error_is_one_line(
+    textgym_command: Callable[..., Result], arguments: list[str], message: str
+) -> None:
+    code, out, err = textgym_command(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
 
 
 def test_command_of_another_distribution_runs(
@@ -446,6 +465,32 @@ def test_score_after_an_interrupt_reports_what_was_scored(
     assert len(output.read_text().splitlines()) == done
 
 
+def test_score_in_a_worker_ends_with_an_interrupt(tmp_path: Path) -> None:
+    """The signal finds the command waiting for a reward that hangs."""
+    (tmp_path / "slow.py").write_text(
+        "import pathlib, time\n"
+        "def slow(sample):\n"
+        f"    pathlib.Path({str(tmp_path)!r}, 'started').touch()\n"
+        "    time.sleep(60)\n"
+    )
+    path = write_jsonl(tmp_path / "rows.jsonl", {"prompt": "q", "completion": "c"})
+    process = subprocess.Popen(
+        [sys.executable, "-m", "textgym", "score", path, "--reward", f"{tmp_path}/slow.py:slow"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "started").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, "interrupted\n")
+    assert "0 of 1" in out
+
+
 def test_score_without_reward_uses_what_the_prompts_name(
     textgym_command: Callable[..., Result], tmp_path: Path
 ) -> None:
@@ -480,6 +525,16 @@ def test_score_errors_are_one_message(
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert message in err
+
+
+@pytest.mark.parametrize(("name", "message"), [("none", "No such file"), (".", "Is a directory")])
+def test_score_of_what_is_no_file_is_one_message(
+    textgym_command: Callable[..., Result], tmp_path: Path, reward: str, name: str, message: str
+) -> None:
+    path = tmp_path / name
+    code, out, err = textgym_command("score", path, "--reward", reward)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {path}: cannot be read: {message}")
 
 
 def test_score_refuses_a_file_of_prompts(

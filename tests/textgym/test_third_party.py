@@ -171,6 +171,19 @@ def test_plugin_rewards_the_steps_of_an_environment(run: Run) -> None:
     assert done.stdout == "0.9 True {'brevity': 0.9}\n", done.stderr
 
 
+def test_plugin_scores_a_file(run: Run, tmp_path: Path) -> None:
+    rows = [{"prompt": "q", "completion": "one two three"}, {"prompt": "q", "completion": ""}]
+    file = tmp_path / "completions.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = run("textgym", "score", str(file), "--reward", "brevity", "--json")
+    summary = json.loads(done.stdout)
+    assert summary["outcomes"] == {"scored": 2}, done.stderr
+    assert summary["mean"] == pytest.approx((0.94 + 1.0) / 2)
+    wrong = run("textgym", "score", str(file), "--reward", "brevity", "--set", "max_word=3")
+    assert wrong.returncode == 2
+    assert "no field 'max_word'. Did you mean 'max_words'?" in wrong.stderr
+
+
 def test_plugin_passes_its_own_tests(brevity_site: Path, tmp_path: Path) -> None:
     tests = shutil.copytree(BREVITY / "tests", tmp_path / "tests")
     arguments = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "-p", "no:cacheprovider"]

@@ -9,14 +9,16 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
+from typing import NoReturn
 
 from textgym.cli.command import GROUP, Command
-from textgym.errors import PluginError, TextGymError, UnknownNameError, did_you_mean
+from textgym.errors import ConfigError, PluginError, TextGymError, UnknownNameError, did_you_mean
 
 FAILED, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
@@ -54,10 +56,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return BROKEN_PIPE
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all errors of the command line are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what `main` prints."""
+        raise ConfigError(f"{message}. See `{self.prog} --help`.")
+
+    def refuse(self, unknown: str) -> NoReturn:
+        """Say that there is no such argument, and which one it may have been."""
+        options = re.findall(r"--[a-z-]+", self.format_usage())
+        hint = did_you_mean(unknown.partition("=")[0], options)
+        raise ConfigError(f"unexpected argument '{unknown}'.{hint} See `{self.prog} --help`.")
+
+
 def _run(arguments: list[str]) -> int:
     external = _external_commands()
     name = next((a for a in arguments if not a.startswith("-")), None)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="textgym", description="Text generation as Gymnasium environments, rewards as plugins."
     )
     parser.add_argument("--version", action="version", version=f"textgym {_version()}")
@@ -80,7 +96,10 @@ def _run(arguments: list[str]) -> int:
             name, help=helps[name], description=command.help, allow_abbrev=False
         )
         command.configure(own)
-        return command.run(parser.parse_args(arguments))
+        namespace, unknown = parser.parse_known_args(arguments)
+        if unknown:
+            own.refuse(unknown[0])
+        return command.run(namespace)
 
 
 def _external_commands() -> dict[str, EntryPoint]:

@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from textgym.config import merge, parse_override
 from textgym.errors import ConfigError
 from textgym.make import make_rubric
 from textgym.rubric import Rubric
-from textgym.sample_files import JudgedSample, read_samples
+from textgym.sample_files import read_samples
 from textgym.scoring import Scorer
 
 _CHUNK = 64
@@ -51,8 +50,6 @@ def run(arguments: argparse.Namespace) -> int:
         completion_field=arguments.completion_field,
         target_field=arguments.target_field,
     )
-    if arguments.reward is not None:
-        file = replace(file, samples=tuple(_for_any_reward(each) for each in file.samples))
     summary = Summary(file, threshold=_threshold(rubric))
     interrupted = _score(rubric, summary, arguments.output, arguments.workers)
     if arguments.json:
@@ -77,12 +74,6 @@ def _threshold(rubric: Rubric) -> float:
     """Return the value above which a score says correct; a plain function declares no range."""
     middle = sum(rubric.range) / 2
     return middle if math.isfinite(middle) else 0.5
-
-
-def _for_any_reward(judged: JudgedSample) -> JudgedSample:
-    """Return the sample without the reward its prompt names, which would take precedence."""
-    prompt = judged.sample.prompt.model_copy(update={"reward": None})
-    return replace(judged, sample=replace(judged.sample, prompt=prompt))
 
 
 def _score(rubric: Rubric, summary: Summary, output: Path | None, num_workers: int) -> bool:
@@ -123,10 +114,9 @@ def _progress() -> Progress:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not positive")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
+    return int(text)
 
 
 COMMAND = Command("score a file of completions and compare with its verdicts", configure, run)

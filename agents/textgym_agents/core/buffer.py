@@ -57,7 +57,7 @@ class Evaluation(NamedTuple):
     values: Tensor
     entropy: Tensor
     bootstrap: Tensor
-    """(B,): V of the state after the last token of each sequence."""
+    """(B,): V of the state after the last token of each truncated sequence."""
 
 
 @dataclass(frozen=True)

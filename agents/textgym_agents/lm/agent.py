@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from textgym.errors import PromptError
 from textgym.sample import Completion
@@ -19,6 +18,7 @@ from textgym_agents.core.masked import masked_mean
 from textgym_agents.core.update import explained_variance, ppo_update
 from textgym_agents.lm.config import TrainConfig
 from textgym_agents.lm.engine import GenerationEngine, TransformersEngine
+from textgym_agents.lm.kv_cache import make_cache
 from textgym_agents.lm.measure import engine_metrics, evaluate_in_parts
 from textgym_agents.lm.network import ActionAndValue, PolicyValueNetwork, sample_ids
 from textgym_agents.lm.optimizer import make_optimizer, set_learning_rate
@@ -87,7 +87,7 @@ class PPOAgent:
         """
         known = len(self._cached_ids)
         if known == 0 or known >= len(input_ids) or input_ids[:known] != self._cached_ids:
-            self._cache, known = DynamicCache(config=self.network.lm.config), 0
+            self._cache, known = make_cache(self.network.lm.config), 0
         ids = torch.tensor([input_ids[known:]], device=self.network.device)
         hidden = self.network.hidden_states(ids, past_key_values=self._cache)[:, -1]
         self._cached_ids = list(input_ids)

@@ -28,7 +28,8 @@ class Alarms:
             ),
             "entropy": (
                 entropy is not None and entropy < floor,
-                "the policy's entropy fell below a tenth of its start",
+                "the policy's entropy fell below a tenth of its start; fine while the reward "
+                "rises, else raise ppo.entropy_coef or lower ppo.optimizer.learning_rate",
             ),
             "cut": (
                 metrics.get("rollout/cut_share", 0.0) > 0.3,

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from textgym.sample import FinishReason
+from textgym_agents.lm.kv_cache import make_cache
 from textgym_agents.lm.network import PolicyValueNetwork, sample_ids
 
 COMPACT_SHARE = 0.25
@@ -100,7 +100,7 @@ class _Decoding:
         self.network = network
         self.stop_ids = torch.tensor(sorted(network.stop_ids), device=device)
         self.limits = torch.tensor(max_new_tokens, device=device)
-        self.cache: Any = DynamicCache(config=network.lm.config)
+        self.cache: Any = make_cache(network.lm.config)
         self.rows = torch.arange(len(prompts), device=device)
         self.is_live = torch.ones(len(prompts), dtype=torch.bool, device=device)
         self.steps: list[tuple[Tensor, Tensor, Tensor]] = []

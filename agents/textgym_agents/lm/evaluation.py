@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -27,13 +26,11 @@ class EvaluationResult(NamedTuple):
     sampled: Rollout
 
     def metrics(self) -> dict[str, float]:
-        """Return success (or the mean reward, where the environment knows no success) of both."""
+        """Return success, nan where the rewards declare no best value, and the rest of both."""
         rows = {}
         for name, rollout in self._asdict().items():
             measured = rollout.metrics()
-            success = measured["rollout/success"]
-            score = measured["rollout/reward"] if math.isnan(success) else success
-            rows[f"evaluation/{name}"] = score
+            rows[f"evaluation/{name}"] = measured["rollout/success"]
             rows[f"evaluation/{name}_reward"] = measured["rollout/reward"]
             rows[f"evaluation/{name}_length"] = measured["rollout/length"]
             rows[f"evaluation/{name}_failed"] = measured["rollout/num_failed"]

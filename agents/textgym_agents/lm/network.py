@@ -12,33 +12,22 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
+from transformers import GenerationConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from textgym.errors import ConfigError
 from textgym_agents.core.buffer import Batch, Evaluation
+from textgym_agents.lm import policy_files
 from textgym_agents.lm.config import LastLayersMode, LoraMode, PolicyConfig
 from textgym_agents.lm.head import chunked_scores, scaled_logits
 from textgym_agents.lm.tiny import tiny_model, tiny_tokenizer
-
-VALUE_HEAD_FILE = "value_head.safetensors"
-MODE_FILE = "textgym_policy.json"
-BASE_FOLDER = "base"
 
 
 class ForwardOutput(NamedTuple):
@@ -80,7 +69,7 @@ class PolicyValueNetwork(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.lm: Any = _aligned(lm)
+        self.lm: Any = lm
         self.tokenizer = tokenizer
         self.config = config
         self.base_path = base_path
@@ -103,17 +92,9 @@ class PolicyValueNetwork(nn.Module):
         if config.model == "tiny":
             tiny = tiny_tokenizer()
             return cls(tiny_model(tiny, seed=seed), tiny, config, seed=seed)
-        if (Path(config.model) / MODE_FILE).exists():
+        if policy_files.is_policy(config.model):
             return cls.load(config.model, config=config, seed=seed)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(config.model)
-            lm = AutoModelForCausalLM.from_pretrained(config.model, dtype=torch.float32)
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"policy.model: cannot load '{config.model}': {str(error).rstrip('.')}. Give "
-                "'tiny', the folder of a Hugging Face causal language model, or a hub id (needs a "
-                "network)."
-            ) from error
+        lm, tokenizer = policy_files.load_pretrained(config.model)
         return cls(lm, tokenizer, config, base_path=config.model, seed=seed)
 
     # Modes ---------------------------------------------------------------------------------------
@@ -228,14 +209,16 @@ class PolicyValueNetwork(nn.Module):
 
     def evaluate(self, batch: Batch, *, value_grad_to_trunk: float = 1.0) -> Evaluation:
         """Return log-probabilities, values and entropies of the actions of a batch."""
-        hidden = self.hidden_states(batch.input_ids)
-        mask = batch.action_mask
-        before = hidden[:, :-1][mask[:, 1:]]  # (N, d): h_{j-1} of each action position j
-        scores = self.score_tokens(before, batch.input_ids[mask])
+        ids, mask, is_truncated = batch.input_ids, batch.action_mask, batch.is_truncated
+        # What follows the last token is only asked of episodes that were cut.
+        hidden = self.hidden_states(ids if bool(is_truncated.any()) else ids[:, :-1])
+        before = hidden[:, : mask.shape[1] - 1][mask[:, 1:]]  # (N, d): h_{j-1} of each action j
+        scores = self.score_tokens(before, ids[mask])
         values = self.values_of(before, grad_to_trunk=value_grad_to_trunk)
-        last = batch.attention_mask.sum(dim=1) - 1
+        bootstrap = torch.zeros(len(ids), device=hidden.device)
         with torch.no_grad():
-            bootstrap = self.values_of(hidden[torch.arange(len(last), device=last.device), last])
+            last = batch.attention_mask.sum(dim=1)[is_truncated] - 1
+            bootstrap[is_truncated] = self.values_of(hidden[is_truncated, last])
         empty = torch.zeros(mask.shape, device=hidden.device)
         return Evaluation(
             logprobs=empty.masked_scatter(mask, scores.logprobs),
@@ -295,33 +278,11 @@ class PolicyValueNetwork(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Write a Hugging Face folder: model or adapter, tokenizer, and the value head."""
-        path = Path(path)
-        path.mkdir(parents=True, exist_ok=True)
-        if self.peft is None:
-            self.lm.save_pretrained(path)
-        else:
-            self._save_adapter(path)
-        self.tokenizer.save_pretrained(path)
-        head = {k: v.detach().cpu().contiguous() for k, v in self.value_head.state_dict().items()}
-        save_file(head, path / VALUE_HEAD_FILE)
-        (path / MODE_FILE).write_text(json.dumps(self.config.model_dump(mode="json"), indent=2))
-
-    def _save_adapter(self, path: Path) -> None:
-        if self.base_path is None:
-            self.save_base(path / BASE_FOLDER)
-        self.peft.peft_config["default"].base_model_name_or_path = self.base_path
-        self.peft.save_pretrained(path)
+        policy_files.save_policy(self, Path(path))
 
     def save_base(self, path: Path) -> None:
         """Write the frozen base of the adapter and remember it as the place to load it from."""
-        state = {
-            name.replace(".base_layer", ""): value
-            for name, value in self.lm.state_dict().items()
-            if "lora_" not in name
-        }
-        self.lm.save_pretrained(path, state_dict=state)
-        self.tokenizer.save_pretrained(path)
-        self.base_path = str(path.resolve())
+        policy_files.save_base(self, path)
 
     @classmethod
     def load(
@@ -332,30 +293,22 @@ class PolicyValueNetwork(nn.Module):
         An adapter stays the adapter that it is, and ids that were illegal stay so unless `config`
         names the legal ones.
         """
-        path = Path(path)
-        saved = PolicyConfig.model_validate_json((path / MODE_FILE).read_text())
-        config = config or saved
-        config = config.model_copy(update={"legal_ids": config.legal_ids or saved.legal_ids})
-        tokenizer = _load_tokenizer(path)
-        adapter_file = path / "adapter_config.json"
-        if not adapter_file.exists():
-            lm = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-            network = cls(lm, tokenizer, config, seed=seed)
-        else:
-            config = config.model_copy(update={"mode": saved.mode})
-            recorded = json.loads(adapter_file.read_text())["base_model_name_or_path"]
-            place = _find_base(path, recorded)
-            lm = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
-            network = cls(lm, tokenizer, config, base_path=place, seed=seed)
-            network.load_adapter(path)
-        network.value_head.load_state_dict(load_file(path / VALUE_HEAD_FILE))
+        saved = policy_files.read_policy(Path(path))
+        config = config or saved.config
+        config = config.model_copy(update={"legal_ids": config.legal_ids or saved.config.legal_ids})
+        if saved.adapter is not None:
+            config = config.model_copy(update={"mode": saved.config.mode})
+        network = cls(saved.lm, saved.tokenizer, config, base_path=saved.base_path, seed=seed)
+        if saved.adapter is not None:
+            network.load_adapter(saved.adapter)
+        network.value_head.load_state_dict(saved.value_head)
         return network
 
-    def load_adapter(self, path: Path) -> None:
-        """Replace the adapter's weights by those of a folder."""
+    def load_adapter(self, weights: dict[str, Tensor]) -> None:
+        """Replace the adapter's weights."""
         from peft import set_peft_model_state_dict
 
-        set_peft_model_state_dict(self.peft, load_file(path / "adapter_model.safetensors"))
+        set_peft_model_state_dict(self.peft, weights)
 
     # Checks --------------------------------------------------------------------------------------
 
@@ -407,38 +360,6 @@ class PolicyValueNetwork(nn.Module):
         if self.config.precision == "float32":
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
-
-
-def _load_tokenizer(path: Path) -> Tokenizer:
-    """Load exactly the tokenizer that was saved.
-
-    `AutoTokenizer` goes by the architecture of the model: to a Qwen2 with a tokenizer of its own it
-    gives Qwen's, with another normaliser and more special tokens.
-    """
-    is_fast = (path / "tokenizer.json").exists()
-    loader = PreTrainedTokenizerFast if is_fast else AutoTokenizer
-    tokenizer: Tokenizer = loader.from_pretrained(path)
-    return tokenizer
-
-
-def _find_base(path: Path, recorded: str) -> str:
-    """Return where the base of an adapter is, also after the folder or its run has been moved.
-
-    An adapter lies beside its base, or in `checkpoints/NAME/policy` of a run with one base.
-    """
-    near = [folder / BASE_FOLDER for folder in (path, *path.resolve().parents[:3])]
-    return next((str(place) for place in near if (place / "config.json").exists()), recorded)
-
-
-def _aligned(lm: PreTrainedModel) -> PreTrainedModel:
-    """Move weights that a file was mapped to into memory of torch's own alignment.
-
-    The last bits of a matrix product depend on the alignment of its operands, so a loaded policy
-    would otherwise not repeat what the saved one did.
-    """
-    for parameter in lm.parameters():
-        parameter.data = parameter.data.clone()
-    return lm
 
 
 def sample_ids(logits: Tensor, generator: torch.Generator | None) -> Tensor:

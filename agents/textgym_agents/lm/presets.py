@@ -50,13 +50,13 @@ LLM: Mapping[str, Any] = {
 }
 
 ARITHMETIC: Mapping[str, Any] = {
-    "iterations": 250,
+    "iterations": 500,
     "checkpoint_every": 50,
     "env": {
         "prompts": [{"source": "arithmetic", "config": {"below": 50}}],
         "reward": "math",
     },
-    "cold_start": {"steps": 500, "batch_size": 128, "learning_rate": 3e-3, "wrong_share": 0.6},
+    "cold_start": {"steps": 800, "batch_size": 128, "learning_rate": 3e-3, "wrong_share": 0.6},
     "rollout": {"num_episodes": 256, "num_envs": 256, "max_new_tokens": 6, "max_length": 64},
     "ppo": {
         "batch_size": 128,
@@ -64,10 +64,10 @@ ARITHMETIC: Mapping[str, Any] = {
         "gamma": 1.0,
         "gae_lambda": 0.95,
         "value_lambda": 0.95,
-        "entropy_coef": 0.0,
+        "entropy_coef": 0.05,
         "value": {"coef": 0.5, "half": True, "lr_mult": 5.0},
         "kl_stop": {"target": 0.02, "statistic": "k3"},
-        "optimizer": {"learning_rate": 7e-4, "schedule": "linear"},
+        "optimizer": {"learning_rate": 1e-3, "schedule": "linear"},
     },
     "evaluation": {"every": 50, "num_episodes": 250},
 }

@@ -20,6 +20,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from textgym.errors import ConfigError
+from textgym.prompt import Prompt
 from textgym.sample import Completion
 from textgym_agents.core.buffer import Episode
 from textgym_agents.lm.config import EnvConfig, RolloutConfig
@@ -38,11 +39,17 @@ def make_envs(config: EnvConfig, num_envs: int, **kwargs: Any) -> VectorEnv[Any,
     settings = {**config.kwargs, **kwargs, "action_mode": "text"}
     settings |= {k: v for k in ("prompts", "reward") if (v := getattr(config, k)) is not None}
     if spec.vector_entry_point is not None:
-        return gymnasium.make_vec(env_id, num_envs, autoreset_mode="disabled", **settings)
-    disabled = {"autoreset_mode": AutoresetMode.DISABLED}
-    return gymnasium.make_vec(
-        env_id, num_envs, vectorization_mode="sync", vector_kwargs=disabled, **settings
-    )
+        settings["autoreset_mode"] = "disabled"
+    else:
+        settings["vectorization_mode"] = "sync"
+        settings["vector_kwargs"] = {"autoreset_mode": AutoresetMode.DISABLED}
+    try:
+        return gymnasium.make_vec(env_id, num_envs, **settings)
+    except (TypeError, gymnasium.error.Error) as error:  # it does not take these arguments
+        raise ConfigError(
+            f"env.id: '{config.id}' cannot be made as a text environment (action_mode='text'): "
+            f"{error}"
+        ) from error
 
 
 def _find_spec(full_id: str) -> tuple[str, EnvSpec]:
@@ -63,6 +70,8 @@ class Transcript:
     ids: list[int]
     """Prompt, sampled tokens and the environment's messages."""
     info: dict[str, Any] = field(default_factory=dict)
+    task: Prompt | None = None
+    """What the rewards know of the prompt, where the environment says."""
     is_action: list[bool] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
@@ -71,7 +80,7 @@ class Transcript:
     terminated: bool = False
     truncated: bool = False
     failure: str | None = None
-    """Why the episode cannot be trained on; None if it can."""
+    """Why the episode cannot be trained on, the kind of a failed score for one; None if it can."""
 
     def __post_init__(self) -> None:
         self._append(self.ids, is_action=False)
@@ -110,7 +119,7 @@ class Transcript:
         )
 
     def record(self) -> dict[str, Any]:
-        """Return the episode for rollouts/*.jsonl."""
+        """Return the episode for rollouts/*.jsonl; `textgym score` can score it again."""
         total = None if self.failure else sum(self.rewards)
         return {
             "prompt": self.prompt,
@@ -120,7 +129,14 @@ class Transcript:
             "num_tokens": sum(self.is_action),
             "failure": self.failure,
             **self.info,
+            **self._task_record(),
         }
+
+    def _task_record(self) -> dict[str, Any]:
+        if self.task is None:
+            return {}
+        known = {"id", "reward"}  # `prompt_id` of the info; what it was rewarded with
+        return self.task.model_dump(mode="json", exclude_defaults=True, exclude=known)
 
 
 class Rollout(NamedTuple):
@@ -187,9 +203,10 @@ def collect(
     """
     observations, infos = envs.reset(seed=seed, options=options)
     encoded = encode(network, observations)
+    tasks = getattr(envs.unwrapped, "current_prompts", [None] * len(encoded))
     transcripts = [
-        Transcript(prompt, ids, _row(infos, i))
-        for i, (prompt, ids) in enumerate(zip(observations, encoded, strict=True))
+        Transcript(prompt, ids, _row(infos, i), task)
+        for i, (prompt, ids, task) in enumerate(zip(observations, encoded, tasks, strict=True))
     ]
     tau = config.temperature if temperature is None else temperature
     while True:
@@ -279,9 +296,11 @@ def _observe(
 
 
 def _failure(reward: float, info: Mapping[str, Any]) -> str | None:
-    status = info.get("status", "scored")
-    if status in ("failed", "abstained"):
-        return str(status)
+    status = str(info.get("status", "scored"))
+    if status == "failed":  # `verifier_error` is "kind: what happened"
+        return str(info.get("verifier_error", "")).partition(":")[0] or status
+    if status == "abstained":
+        return status
     return None if math.isfinite(reward) else "not_finite"
 
 

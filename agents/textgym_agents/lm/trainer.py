@@ -42,7 +42,7 @@ def build_agent(config: TrainConfig, *, checkpoint: Path | None = None) -> PPOAg
 
     With a cold start the whole model learns first, and an adapter is added afterwards.
     """
-    policy = config.policy
+    policy, device = config.policy, _find_device(config.device)
     if checkpoint is not None:
         network = PolicyValueNetwork.load(checkpoint / POLICY_FOLDER)
     else:
@@ -50,11 +50,18 @@ def build_agent(config: TrainConfig, *, checkpoint: Path | None = None) -> PPOAg
             policy = policy.model_copy(update={"mode": FullMode()})
         seed = derive_seed(config.seed, Purpose.MODEL)
         network = PolicyValueNetwork.from_config(policy, seed=seed)
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     set_threads(config.threads, network)
     return PPOAgent(network.to(device), config)
+
+
+def _find_device(device: str) -> str:
+    has_gpu = torch.cuda.is_available()
+    if device == "cuda" and not has_gpu:
+        raise ConfigError(
+            "device is 'cuda', but torch finds no GPU that it can use; take 'auto' or 'cpu'. "
+            "`textgym doctor` says what this machine has"
+        )
+    return ("cuda" if has_gpu else "cpu") if device == "auto" else device
 
 
 def set_threads(threads: int | None, network: PolicyValueNetwork) -> None:
@@ -85,9 +92,10 @@ def learn(
     """
     run = RunDirectory(run_path)
     trainer = Trainer(agent, run, progress or SilentProgress())
-    run.write_text("config.yaml", dump_config(agent.config))
-    run.write_text("environment.json", json.dumps(describe_environment(), indent=2))
     try:
+        run.prepare()
+        run.write_text("config.yaml", dump_config(agent.config))
+        run.write_text("environment.json", json.dumps(describe_environment(), indent=2))
         trainer.train(resume_from)
     finally:
         trainer.close()
@@ -132,6 +140,9 @@ class Trainer:
             done = self._start(resume_from, interrupt)
             self.progress.start_phase("PPO", self.num_iterations, done)
             for iteration in range(done, self.num_iterations):
+                if interrupt.requested:
+                    plot_run(self.run)
+                    raise KeyboardInterrupt
                 self._iterate(iteration)
                 done = iteration + 1
                 is_last = done == self.num_iterations
@@ -139,9 +150,6 @@ class Trainer:
                     self._evaluate(done)
                 if done % self.config.checkpoint_every == 0 or is_last or interrupt.requested:
                     save_checkpoint(self.agent, self.run, done)
-                if interrupt.requested and not is_last:
-                    plot_run(self.run)
-                    raise KeyboardInterrupt
             plot_run(self.run)
 
     def _start(self, resume_from: Path | None, interrupt: Interrupt) -> int:
@@ -155,6 +163,7 @@ class Trainer:
         if self.config.cold_start is not None:
             self._cold_start(interrupt)
         self.agent.start_reference()
+        self.progress.note(f"answering {self.held_out.envs.num_envs} held-out prompts before PPO")
         self._evaluate(0)
         save_checkpoint(self.agent, self.run, 0)
         return 0

@@ -24,21 +24,21 @@ class RunDirectory:
     """One run's folder.
 
     Args:
-        path: the folder; made if it does not exist.
+        path: the folder; `prepare` makes it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        for folder in (path, path / "checkpoints", path / "rollouts", path / "tensorboard"):
-            folder.mkdir(parents=True, exist_ok=True)
 
     @classmethod
     def create(cls, path: Path) -> RunDirectory:
-        """Make the folder of a new run.
+        """Choose the folder of a new run; nothing is made yet.
 
         Raises:
-            ConfigError: the folder holds a run already.
+            ConfigError: the folder holds a run already, or is a file.
         """
+        if path.exists() and not path.is_dir():
+            raise ConfigError(f"--run {path} is a file; choose a folder")
         if (path / "config.yaml").exists():
             raise ConfigError(
                 f"{path} holds a run already; continue it with --resume {path}, or choose another "
@@ -52,6 +52,21 @@ class RunDirectory:
         if not (path / "config.yaml").exists():
             raise ConfigError(f"{path} is not a run directory: it has no config.yaml")
         return cls(path)
+
+    def prepare(self) -> None:
+        """Make the folder and those in it.
+
+        Raises:
+            ConfigError: the file system refuses.
+        """
+        try:
+            for name in ("checkpoints", "rollouts", "tensorboard"):
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"the run directory {self.path} cannot be made: {error.strerror}; choose another "
+                "--run"
+            ) from None
 
     @property
     def metrics_path(self) -> Path:

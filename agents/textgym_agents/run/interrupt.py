@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STDERR = 2
+MESSAGE = b"\nstopping after this step and saving it; once more stops at once\n"
 
 
 class Interrupt:
@@ -38,3 +41,5 @@ class Interrupt:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
+        # Not `print`: the handler may have interrupted one, whose buffer is not reentrant.
+        os.write(STDERR, MESSAGE)

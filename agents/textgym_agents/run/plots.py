@@ -7,14 +7,17 @@ from typing import Any
 from textgym_agents.run.directory import RunDirectory
 from textgym_agents.run.metrics import rows_of
 
-PANELS = (
+Series = tuple[tuple[str, str], ...]
+"""Metric and label of each line of a panel."""
+PANELS: tuple[tuple[str, Series], ...] = (
     ("reward", (("rollout/reward", "rollout"),)),
     ("entropy (nats per token)", (("ppo/entropy", "policy"),)),
     ("KL(old || new) (k3, nats per token)", (("ppo/kl_k3", "one update"),)),
     ("explained variance", (("ppo/explained_variance", "value head"),)),
     ("completion length (tokens)", (("rollout/length", "rollout"),)),
 )
-HELD_OUT = (("evaluation/greedy", "greedy"), ("evaluation/sampled", "sampled"))
+SUCCESS: Series = (("evaluation/greedy", "greedy"), ("evaluation/sampled", "sampled"))
+REWARD: Series = (("evaluation/greedy_reward", "greedy"), ("evaluation/sampled_reward", "sampled"))
 
 
 def plot_run(run: RunDirectory) -> None:
@@ -29,7 +32,9 @@ def plot_run(run: RunDirectory) -> None:
     figure = Figure(figsize=(12, 6.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 3).flat
-    _draw(next(axes), "held-out score", HELD_OUT, evaluations, marker="o")
+    knows_success = any(row.get(key) is not None for key, _ in SUCCESS for row in evaluations)
+    title, series = ("success", SUCCESS) if knows_success else ("reward", REWARD)
+    _draw(next(axes), f"held-out {title}", series, evaluations, marker="o")
     for title, series in PANELS:
         _draw(next(axes), title, series, updates, marker="")
     figure.suptitle(run.path.name)
@@ -41,7 +46,7 @@ def plot_run(run: RunDirectory) -> None:
 def _draw(
     axes: Any,
     title: str,
-    series: tuple[tuple[str, str], ...],
+    series: Series,
     rows: list[dict[str, Any]],
     *,
     marker: str,

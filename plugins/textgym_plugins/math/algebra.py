@@ -14,7 +14,7 @@ import sympy
 from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
 
-from textgym_plugins.math.expression import Node, to_latex
+from textgym_plugins.math.tree import Node, to_latex
 
 # It warns that its own time limits are off; the worker pool has the limit.
 logging.getLogger("math_verify").setLevel(logging.ERROR)
@@ -55,4 +55,6 @@ def to_sympy(node: Node) -> Any:
     parsed = parse(f"${latex}$", [_AS_WRITTEN], fallback_mode="no_fallback", parsing_timeout=None)
     if not parsed:
         raise ValueError(f"math-verify cannot parse {latex[:200]}")
-    return parsed[0]
+    # As an answer `i` is the imaginary unit; math-verify reads a variable of that name.
+    units = {symbol: sympy.I for symbol in parsed[0].free_symbols if symbol.name == "i"}
+    return parsed[0].xreplace(units)

@@ -15,8 +15,9 @@ from typing import Literal, NamedTuple
 
 from textgym_plugins.math import units
 from textgym_plugins.math.characters import clean_latex
-from textgym_plugins.math.expression import MAX_TOKENS, Node, parse_tokens, tokenize
+from textgym_plugins.math.expression import MAX_TOKENS, parse_tokens, tokenize
 from textgym_plugins.math.quantity import Quantity, parse_quantity
+from textgym_plugins.math.tree import Node
 
 MAX_LENGTH = 2000
 MAX_NESTING = 30
@@ -60,8 +61,12 @@ _RELATIONS = frozenset(("=", "<", ">", r"\le", r"\ge", r"\ne", r"\approx", r"\in
 _CONJUNCTIONS = frozenset(("or", "and"))
 _SEPARATORS = frozenset((",", ";"))
 _MATRICES = frozenset("pmatrix bmatrix matrix Bmatrix smallmatrix array".split())
+_STRUCTURE = re.compile(r"[()\[\]{},;=<>\\]|\b(?:or|and)\b")
 _LEADING_WORDS = re.compile(r"(?:either|both|just|only|simply|exactly|equal to)\s+", re.IGNORECASE)
 _NAMED = {r"\mathbb{R}": r"(-\infty,\infty)", r"\mathbbR": r"(-\infty,\infty)"}
+_INTEGER = re.compile(r"-?[0-9]{1,40}")
+_NEVER = re.compile(r"[#?@]")
+"""Characters of no answer: a quick way out for text of other kinds."""
 _SHORT_WORDS = frozenset("yes no odd even all none".split())
 _UNIT_TAIL = re.compile(r"(?:\s+([A-Za-z][A-Za-z^{}0-9 /]{0,60})|\s*(\^\\circ|%))$")
 _HAS_VALUE = re.compile(r"[0-9\\]")
@@ -71,13 +76,14 @@ _CURRENCY_HEAD = re.compile(r"\\?\$\s*(?=[0-9.\\])")
 @lru_cache(maxsize=8192)
 def parse_answer(text: str) -> Answer | None:
     """Return the structure of an answer, or None if the text is not one."""
-    quantity = parse_quantity(text)
-    if quantity is not None:
-        return Answer("number", squash(text), quantity=quantity)
+    if _INTEGER.fullmatch(text):
+        return Answer("number", text, quantity=parse_quantity(text))
     if len(text) > MAX_LENGTH:
         return None
-    text = _LEADING_WORDS.sub("", clean_latex(text), count=1)
-    return _parse(text, 0)
+    text = clean_latex(text)
+    if _NEVER.search(text):
+        return None
+    return _parse(_LEADING_WORDS.sub("", text, count=1), 0)
 
 
 def squash(text: str) -> str:
@@ -96,35 +102,43 @@ def _parse(text: str, depth: int) -> Answer | None:
     quantity = parse_quantity(text)
     if quantity is not None:
         return Answer("number", squash(text), quantity=quantity)
-    tokens = _scan(text)
-    if tokens is None:
-        return None
-    for parse in (_list, _union, _relation, _plus_minus, _bracketed):
-        found = parse(text, tokens, depth)
-        if found is not None:
-            return replace(found, source=text)
+    if _STRUCTURE.search(text):
+        tokens = _scan(text)
+        if tokens is None:
+            return None
+        for parse in (_list, _union, _relation, _plus_minus, _bracketed):
+            found = parse(text, tokens, depth)
+            if found is not None:
+                return replace(found, source=text)
     if text.casefold() in _SHORT_WORDS or text == r"\emptyset":
         return Answer("text", text.casefold())
     return _expression(text) or _words(text)
 
 
+def is_balanced(text: str) -> bool:
+    """Return whether as many brackets close as open; in `[1, 2)` they differ in kind."""
+    return sum(map(text.count, "([{")) == sum(map(text.count, ")]}"))
+
+
 def _scan(text: str) -> list[_Token] | None:
     """Return the tokens with their bracket depth, or None where brackets do not balance."""
+    if not is_balanced(text):
+        return None
     tokens: list[_Token] = []
-    position, depth, end = 0, 0, len(text.rstrip())
-    while position < end:
-        match = _SCAN.match(text, position)
-        if match is None or len(tokens) > 2 * MAX_TOKENS:
+    position, depth = 0, 0
+    for match in _SCAN.finditer(text):
+        if match.start() != position or len(tokens) > 2 * MAX_TOKENS:
             return None
         token = match[1]
-        closes = token in _CLOSING or token.startswith(r"\end")
-        depth -= closes
-        if depth < 0 or depth > MAX_NESTING:
-            return None
-        tokens.append(_Token(token, match.start(1), match.end(1), depth))
-        depth += token in _OPENING or token.startswith(r"\begin")
         position = match.end()
-    return tokens if depth == 0 else None
+        if token in _CLOSING or token.startswith(r"\end"):
+            depth -= 1
+        if not 0 <= depth <= MAX_NESTING:
+            return None
+        tokens.append(_Token(token, match.start(1), position, depth))
+        if token in _OPENING or token.startswith(r"\begin"):
+            depth += 1
+    return tokens if depth == 0 and not text[position:].strip() else None
 
 
 def _split(text: str, tokens: list[_Token], separators: frozenset[str]) -> list[str]:

@@ -53,10 +53,10 @@ _WRAPPER = re.compile(r"\\(?:boxed|fbox|displaystyle|textstyle|mathbf|boldsymbol
 
 def strip_decoration(text: str) -> str:
     r"""Return `text` without Markdown emphasis, quotes, math delimiters and final punctuation."""
-    while True:
+    while not (text[:1].isalnum() and text[-1:].isalnum()):
         before = text
         text = text.strip().strip(INVISIBLE).strip("*_`\"'~ \t")
-        text = text.rstrip(".,;:")
+        text = text.rstrip(".,;:。")
         for opening, closing in _DELIMITERS:
             # "$5" is money, "$5$" is mathematics; "$5$ or $6$" is two pieces, not one.
             if (
@@ -67,7 +67,8 @@ def strip_decoration(text: str) -> str:
             ):
                 text = text[len(opening) : -len(closing)]
         if text == before:
-            return text
+            break
+    return text
 
 
 _TEXT_COMMAND = re.compile(
@@ -96,8 +97,11 @@ def clean_latex(text: str) -> str:
     text = to_ascii(text)
     if "<=" in text or ">=" in text:
         text = text.replace("<=", r"\le ").replace(">=", r"\ge ")
-    if "\\" not in text and "{" not in text:
-        return strip_decoration(text)
+    if "\\" not in text:
+        if "{" not in text:
+            return strip_decoration(text)
+        text = text.replace("{,}", r"\,").replace("~", " ").replace(" ^", "^")
+        return _strip_braces(strip_decoration(text))
     # Up to three levels: \text{ \textbf{...} } occurs, more does not.
     for _ in range(3):
         text, count = _TEXT_COMMAND.subn(r" \1 ", text)
@@ -112,6 +116,8 @@ def clean_latex(text: str) -> str:
 
 def _strip_braces(text: str) -> str:
     """Return `text` without braces around the whole of it, in one pass."""
+    if not (text.startswith("{") and text.endswith("}")):
+        return text
     num_outer = len(text) - len(text.lstrip("{"))
     depth = lowest = 0
     for index, char in enumerate(text):

@@ -12,7 +12,7 @@ import math
 from fractions import Fraction
 from functools import lru_cache
 
-from textgym_plugins.math.expression import Node
+from textgym_plugins.math.tree import Node
 
 MAX_VALUE_BITS = 13_000
 """Largest size of an exact value: 3,900 digits, below Python's limit for printing integers."""
@@ -119,11 +119,17 @@ def _binomial(n: Fraction, k: Fraction) -> Fraction | None:
     return Fraction(math.comb(n.numerator, k.numerator))
 
 
+OVERFLOW = complex(math.inf)
+"""The sampled value of a tree that is too large for a float, or has a part that is."""
+
+
 @lru_cache(maxsize=4096)
 def sample_value(node: Node) -> complex | None:
-    """Return the value of a tree at a fixed point, or None where that is not well defined."""
+    """Return the value of a tree at a fixed point, `OVERFLOW`, or None where it has none."""
     try:
         value = _sample(node)
+    except OverflowError:
+        return OVERFLOW
     except (ArithmeticError, ValueError, TypeError):
         return None
     return value if cmath.isfinite(value) else None
@@ -169,4 +175,9 @@ def _sample_function(node: Node, values: list[complex]) -> complex:
     simple = {"sin": cmath.sin, "cos": cmath.cos, "tan": cmath.tan, "exp": cmath.exp}
     if node.name in simple:
         return simple[node.name](first)
+    if node.kind == "factorial" and first.imag == 0:
+        return complex(math.gamma(first.real + 1))
+    if node.kind == "binom" and first.imag == values[1].imag == 0:
+        n, k = first.real, values[1].real
+        return complex(math.gamma(n + 1) / math.gamma(k + 1) / math.gamma(n - k + 1))
     raise ValueError(node.name)

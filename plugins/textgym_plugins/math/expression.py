@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from typing import NamedTuple
+
+from textgym_plugins.math.tree import Node, negate
 
 MAX_TOKENS = 300
 MAX_DEPTH = 20
@@ -20,6 +21,7 @@ MAX_REPEATS = 3
 FUNCTIONS = frozenset(
     "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp".split()
 )
+_WORDS = FUNCTIONS | {"pi", "sqrt"}
 _GREEK = frozenset(
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta kappa lambda mu nu xi rho "
     "sigma tau phi varphi chi psi omega Gamma Delta Theta Lambda Sigma Phi Psi Omega ell".split()
@@ -31,30 +33,25 @@ _TOKEN = re.compile(
 )
 
 
+_LONG_WORD = re.compile(r"(?<![A-Za-z\\{_])[A-Za-z]{4,}")
+
+
 class SyntaxRefusedError(Exception):
     """Text outside the grammar."""
 
 
-class Node(NamedTuple):
-    """A node: `kind` is `num`, `var`, `const`, or an operation on `args`."""
-
-    kind: str
-    args: tuple[Node, ...] = ()
-    name: str = ""
-    value: Fraction = Fraction(0)
-
-
 def tokenize(text: str) -> list[str] | None:
-    """Return the tokens of cleaned text, or None for unknown characters or too many tokens."""
+    """Return the tokens of cleaned text, or None for words, unknown characters or too many."""
+    if not _WORDS.issuperset(_LONG_WORD.findall(text)):
+        return None
     tokens: list[str] = []
-    position, end = 0, len(text.rstrip())
-    while position < end:
-        match = _TOKEN.match(text, position)
-        if match is None or len(tokens) > MAX_TOKENS:
+    position = 0
+    for match in _TOKEN.finditer(text):
+        if match.start() != position or len(tokens) > MAX_TOKENS:
             return None
         position = match.end()
         tokens.append(match.group().strip())
-    return tokens
+    return None if text[position:].strip() else tokens
 
 
 def parse_tokens(tokens: list[str]) -> Node | None:
@@ -64,7 +61,7 @@ def parse_tokens(tokens: list[str]) -> Node | None:
         node = parser.sum(0)
     except (SyntaxRefusedError, ZeroDivisionError):
         return None
-    return node if parser.position == len(tokens) else None
+    return None if parser.token else node
 
 
 _CLOSING = {"(": ")", "[": "]", "{": "}", "|": "|", r"\{": r"\}"}
@@ -76,19 +73,22 @@ class _Parser:
     """Recursive descent; every call deeper passes `depth`, which is bounded."""
 
     def __init__(self, tokens: list[str]) -> None:
-        self.tokens = tokens
+        self.tokens = [*tokens, ""]
         self.position = 0
-
-    @property
-    def token(self) -> str:
-        return self.tokens[self.position] if self.position < len(self.tokens) else ""
+        self.token = self.tokens[0]
 
     def take(self) -> str:
         token = self.token
         if not token:
             raise SyntaxRefusedError("unexpected end")
         self.position += 1
+        self.token = self.tokens[self.position]
         return token
+
+    def put_back(self, tokens: list[str]) -> None:
+        """Read these tokens next."""
+        self.tokens[self.position : self.position] = tokens
+        self.token = self.tokens[self.position]
 
     def expect(self, token: str) -> None:
         if self.take() != token:
@@ -165,9 +165,8 @@ class _Parser:
             node = self.sum(depth + 1)
             self.expect("}")
             return node
-        token = self.token
-        if len(token) > 1 and token[0].isalnum():
-            self.tokens[self.position : self.position + 1] = list(token)
+        if len(self.token) > 1 and self.token[0].isalnum():
+            self.put_back(list(self.take()))
         return self.atom(depth + 1)
 
     def atom(self, depth: int) -> Node:
@@ -185,12 +184,12 @@ class _Parser:
         return self._command(token, depth)
 
     def _letters(self, token: str, depth: int) -> Node:
-        if token in ("pi", "sqrt", *FUNCTIONS):
+        if token in _WORDS:
             return self._command("\\" + token, depth)
         if len(token) > 3:
             raise SyntaxRefusedError("a word")
         if len(token) > 1:  # "xy" is x times y
-            self.tokens[self.position : self.position] = list(token[1:])
+            self.put_back(list(token[1:]))
         return self._variable(token[0], depth)
 
     def _variable(self, name: str, depth: int) -> Node:
@@ -264,11 +263,6 @@ _ATOM_COMMANDS = frozenset(
 )
 
 
-def negate(node: Node) -> Node:
-    """Return the negative of a tree."""
-    return Node("num", value=-node.value) if node.kind == "num" else Node("neg", (node,))
-
-
 def _product_of(factors: list[Node]) -> Node:
     return factors[0] if len(factors) == 1 else Node("mul", tuple(factors))
 
@@ -282,51 +276,3 @@ def _mixed_number(left: Node, right: Node) -> Node | None:
         return None
     part = top.value / bottom.value
     return Node("num", value=left.value + (part if left.value >= 0 else -part))
-
-
-def contains(node: Node, kind: str, name: str = "") -> bool:
-    """Whether a node of this kind (and name) occurs in the tree."""
-    if node.kind == kind and (not name or node.name == name):
-        return True
-    return any(contains(argument, kind, name) for argument in node.args)
-
-
-def num_operations(node: Node) -> int:
-    """Return how many operations a reader would still have to carry out."""
-    own = 0 if node.kind in ("num", "var", "const", "neg") else 1
-    return own + sum(num_operations(argument) for argument in node.args)
-
-
-def to_latex(node: Node) -> str:
-    """Return unambiguous LaTeX: every operand in braces or parentheses, decimals as fractions."""
-    if node.kind == "num":
-        top, bottom = node.value.as_integer_ratio()
-        text = str(abs(top)) if bottom == 1 else rf"\frac{{{abs(top)}}}{{{bottom}}}"
-        return f"(-{text})" if top < 0 else text
-    if node.kind == "const":
-        return {"pi": r"\pi", "e": "e", "infty": r"\infty"}[node.name]
-    if node.kind == "var":
-        stem, _, subscript = node.name.partition("_")
-        return f"{stem}_{{{subscript}}}" if subscript else f"{stem} "
-    parts = [to_latex(argument) for argument in node.args]
-    if node.kind == "add":
-        return "(" + "+".join(parts) + ")"
-    if node.kind == "mul":
-        return "(" + r" \cdot ".join(parts) + ")"
-    if node.kind in ("div", "frac"):
-        return rf"\frac{{{parts[0]}}}{{{parts[1]}}}"
-    if node.kind == "neg":
-        return f"(-{parts[0]})"
-    if node.kind == "pow":
-        return f"({parts[0]})^{{{parts[1]}}}"
-    if node.kind == "root":
-        index = "" if parts[1] == "2" else f"[{parts[1]}]"
-        return rf"\sqrt{index}{{{parts[0]}}}"
-    if node.kind == "factorial":
-        return f"({parts[0]})!"
-    if node.kind == "binom":
-        return rf"\binom{{{parts[0]}}}{{{parts[1]}}}"
-    if node.name == "abs":
-        return f"|{parts[0]}|"
-    base = f"_{{{parts[1]}}}" if len(parts) == 2 else ""
-    return rf"\{node.name}{base}({parts[0]})"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import ClassVar, NamedTuple
 
 from pydantic import Field
@@ -18,6 +19,7 @@ from textgym import Reward, Sample, Score
 from textgym.reward import Isolation
 from textgym_plugins.math.answer import Answer, parse_answer
 from textgym_plugins.math.characters import strip_decoration
+from textgym_plugins.math.choice import letter_of, parse_choice
 from textgym_plugins.math.compare import (
     Comparison,
     NeedsSymbolic,
@@ -25,8 +27,9 @@ from textgym_plugins.math.compare import (
     equal,
     final_value,
 )
+from textgym_plugins.math.correction import Extraction
 from textgym_plugins.math.evaluation import TooLargeError
-from textgym_plugins.math.extract import Extraction, extract
+from textgym_plugins.math.extract import extract
 from textgym_plugins.math.restated import is_unevaluated
 from textgym_plugins.math.sentence import SEVERAL
 from textgym_plugins.math.symbolic import Request, Verdict, compare_symbolically
@@ -40,8 +43,7 @@ class Pending(NamedTuple):
     extraction: Extraction
 
 
-_PLAIN = re.compile(r"-?[0-9]{1,18}")
-_CHOICE = re.compile(r"\(?([A-Z])\)?\s?[.:)]\s?\S")
+_PLAIN = re.compile(r"-?[0-9]{1,400}")
 
 
 class MathReward(Reward):
@@ -67,17 +69,16 @@ class MathReward(Reward):
             compare_symbolically([p.request for p in pending], time_limit=self.symbolic_time_limit)
         )
         return [
-            self._score(found, sample, next(verdicts)) if isinstance(found, Pending) else found
-            for found, sample in zip(judged, samples, strict=True)
+            self._score(found, next(verdicts)) if isinstance(found, Pending) else found
+            for found in judged
         ]
 
-    def _score(self, pending: Pending, sample: Sample, verdict: Verdict) -> Score:
-        extraction, request = pending.extraction, pending.request
+    def _score(self, pending: Pending, verdict: Verdict) -> Score:
+        extraction = pending.extraction
         if verdict.failure is None:
-            assert request.given is not None
             if not verdict.is_equal:
                 return _wrong(extraction, "differs from the target as an expression")
-            return _correct(extraction, request.given, request.target, sample, "an expression")
+            return _right(extraction, "an expression")
         if verdict.blame == "missing":
             return Score.failed("unavailable", verdict.failure.message)
         if verdict.blame == "answer":
@@ -110,7 +111,7 @@ def judge(sample: Sample) -> Score | Pending:
     wants_words = target.answer.kind == "text"
     extraction = extract(_without_echo(completion, sample), wants_words=wants_words)
     if extraction.text is None:
-        return Score(0.0, label="no_answer", reason=extraction.how)
+        return _nothing(extraction.how)
     return _compare(target, extraction, sample)
 
 
@@ -120,41 +121,69 @@ def _number_text(value: float) -> str:
 
 
 def _without_echo(completion: str, sample: Sample) -> str:
-    """Return the completion without the prompt that it begins with: a question is no answer."""
+    """Return the completion without the prompt that it repeats: a question is no answer."""
     prompt = sample.prompt.text.strip()
-    return completion.removeprefix(prompt) if len(prompt) >= 8 else completion
+    return completion.replace(prompt, "\n") if len(prompt) >= 8 else completion
 
 
 def _compare(target: Target, extraction: Extraction, sample: Sample) -> Score | Pending:
     assert extraction.text is not None
     text = strip_decoration(extraction.text)
+    choice = parse_choice(text)
+    if choice is not None:
+        if choice.letter == letter_of(target.text):
+            return _right(Extraction(text, extraction.how), "a choice")
+        text = choice.text
     extraction = Extraction(text, extraction.how)
     given = parse_answer(text)
     if target.answer.kind == "text":
         return _compare_words(target, given, extraction)
     if given is None:
-        return _compare_unread(target, extraction)
+        return _wrong(extraction, "cannot be read as an answer")
+    return _compare_values(target, given, extraction, sample.prompt.text)
+
+
+def _compare_values(
+    target: Target, given: Answer, extraction: Extraction, prompt: str
+) -> Score | Pending:
     how = _EXACT
     if not _is_plain(target.answer) or not _is_plain(given) or target.rounding is not None:
-        how = comparison_for(sample.prompt.text, target.rounding)
+        how = comparison_for(prompt, target.rounding)
     try:
-        if not equal(target.answer, given, how):
-            if _has_several_values(target.answer, given):
-                return Score(
-                    0.0, label="no_answer", reason=f"{extraction.how}; {SEVERAL}", extracted=text
-                )
-            return _wrong(extraction, "differs from the target")
+        is_equal = equal(target.answer, given, how)
     except NeedsSymbolic:
+        if _is_undone(target, given, prompt):
+            return _no_answer(extraction, "not worked out")
         return Pending(Request(target.answer, given, how), extraction)
     except TooLargeError:
         return _wrong(extraction, "too large to be an answer")
-    as_what = (
-        "numbers" if given.kind == target.answer.kind == "number" else f"a {target.answer.kind}"
-    )
-    return _correct(extraction, given, target.answer, sample, as_what)
+    if is_equal:
+        if _is_undone(target, given, prompt):
+            return _no_answer(extraction, "restates the question without working it out")
+        return _right(extraction, _DESCRIPTION[given.kind])
+    if _has_several_values(target.answer, given):
+        return _no_answer(extraction, SEVERAL)
+    return _wrong(extraction, "differs from the target")
+
+
+def _is_undone(target: Target, given: Answer, prompt: str) -> bool:
+    is_rounded = target.rounding is not None
+    return is_unevaluated(target.answer, given, prompt, is_rounded=is_rounded)
 
 
 _EXACT = Comparison()
+_DESCRIPTION = {
+    "number": "numbers",
+    "expression": "an expression",
+    "list": "a list",
+    "set": "a set",
+    "tuple": "a tuple or interval",
+    "union": "a union of intervals",
+    "matrix": "a matrix",
+    "relation": "an equation or inequality",
+    "text": "words",
+}
+"""What a score says that an answer of this kind was compared as."""
 
 
 def _is_plain(answer: Answer) -> bool:
@@ -179,28 +208,10 @@ def _compare_words(target: Target, given: Answer | None, extraction: Extraction)
     return _wrong(extraction, "differs from the target as text")
 
 
-def _compare_unread(target: Target, extraction: Extraction) -> Score:
-    """Compare with what the grammar does not read; of that only `C. ellipse` can be right."""
-    assert extraction.text is not None
-    choice = _CHOICE.match(extraction.text)
-    if choice is not None and target.text.strip("()") == choice[1]:
-        return _right(extraction, "a choice")
-    return _wrong(extraction, "cannot be read as an answer")
-
-
 def read_as_text(text: str) -> str:
     """Return text without spaces, case and braces, for targets that are no mathematics."""
     target = read_target(text) if len(text) <= 2000 else None
     return target.answer.text.casefold() if target is not None else text
-
-
-def _correct(
-    extraction: Extraction, given: Answer, target: Answer, sample: Sample, as_what: str
-) -> Score:
-    if is_unevaluated(target, given, sample.prompt.text):
-        reason = f"{extraction.how}; restates the question without working it out"
-        return Score(0.0, label="no_answer", reason=reason, extracted=extraction.text)
-    return _right(extraction, as_what)
 
 
 def _right(extraction: Extraction, as_what: str) -> Score:
@@ -210,3 +221,14 @@ def _right(extraction: Extraction, as_what: str) -> Score:
 
 def _wrong(extraction: Extraction, why: str) -> Score:
     return Score(0.0, label="wrong", reason=f"{extraction.how}; {why}", extracted=extraction.text)
+
+
+def _no_answer(extraction: Extraction, why: str) -> Score:
+    return Score(
+        0.0, label="no_answer", reason=f"{extraction.how}; {why}", extracted=extraction.text
+    )
+
+
+@lru_cache(maxsize=64)
+def _nothing(why: str) -> Score:
+    return Score(0.0, label="no_answer", reason=why)

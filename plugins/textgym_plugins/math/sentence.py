@@ -10,10 +10,13 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from textgym_plugins.math.answer import MAX_LENGTH, Answer, parse_answer, walk
+from textgym_plugins.math.answer import MAX_LENGTH, Answer, is_balanced, parse_answer, walk
 from textgym_plugins.math.characters import to_ascii
+from textgym_plugins.math.choice import parse_choice
 
 SEVERAL = "several values without a choice"
+MAX_WORDS = 5
+"""How many words an answer in words may have."""
 
 _NEGATED = re.compile(r"[\s*]*(?:not|n't|never|不是)\b", re.IGNORECASE)
 _CLAUSE_END = re.compile(
@@ -22,7 +25,6 @@ _CLAUSE_END = re.compile(
     r"|,\s(?:so|not|and so|as|with|after|when|if|the)\s|\s\((?!or\b|[0-9-])|，(?=[^0-9])"
 )
 _CHOICE = re.compile(r"\bnot\s[^,.;]{1,40}?,?\s(?:but|rather)\s(?:rather\s)?", re.IGNORECASE)
-_OPTION = re.compile(r"\(?\b[A-J]\)\s?(?=\S)")
 _MATH = re.compile(
     r"\$\$(.{1,400}?)\$\$|\$([^$\n]{1,400}?)\$|\\\((.{1,400}?)\\\)|\\\[(.{1,400}?)\\\]", re.DOTALL
 )
@@ -40,20 +42,21 @@ def value_of(content: str, *, wants_words: bool) -> Value:
     content = content[:MAX_LENGTH]
     chosen = _CHOICE.sub("", content, count=1)
     skipped = len(content) - len(chosen)
-    if len(chosen) <= 200 and _is_value(parse_answer(chosen.rstrip("! ")), wants_words=wants_words):
+    if len(chosen) <= 200 and _reads_as_value(chosen.rstrip("! "), wants_words=wants_words):
         return Value(chosen.strip().rstrip("! "), len(content))
     if _NEGATED.match(chosen):
         return Value(None, len(content))
-    if _OPTION.match(chosen) and len(_OPTION.findall(chosen)) == 1:
-        return Value(chosen.strip(), len(content))
+    line = chosen.partition("\n")[0].strip()
+    if parse_choice(line) is not None:
+        return Value(line, len(content))
     clause = _CLAUSE_END.split(chosen, maxsplit=1)[0]
     length = len(clause) + skipped
     if chosen[len(clause) :].lstrip()[:1] == "?":
         return Value(None, length)
     clause = clause.strip().rstrip("! ")
-    if _is_value(parse_answer(clause), wants_words=wants_words):
+    if _reads_as_value(clause, wants_words=wants_words):
         return Value(clause, length)
-    return Value(_in_prose(clause), length)
+    return Value(_in_prose(clause, wants_words=wants_words), length)
 
 
 _PROSE = re.compile(
@@ -64,12 +67,30 @@ _PROSE = re.compile(
 )
 
 
+_UNREADABLE = re.compile(
+    r"[#?@&:]|(?<![\s,;=()\[\]{}<>])[\"`~](?![\s,;=()\[\]{}<>.])"  # stands in no value
+    r"|[-+*/^=<>(\[;]\s?[/^>)\]}%!]|[-+/^]\s?\*"  # an operator without its operand
+    r"|(?<![0-9A-Za-z)\]}|!\s])!|(?<![0-9)\]}\s])%|_(?![0-9A-Za-z{ ])"
+)
+_UNREADABLE_LATEX = re.compile(r"[#?@]|(?<!\\)\\(?:[A-Za-z](?![A-Za-z])|[-+*/0-9'\"<=>^_`.])")
+"""The same for text with commands; none of one letter is read."""
+_DECORATION = "*_`\"'~$.,;: \t"
+
+
+def _reads_as_value(text: str, *, wants_words: bool) -> bool:
+    """Whether the whole of a text is an answer; most text of other kinds is told at a glance."""
+    unreadable = _UNREADABLE_LATEX if "\\" in text else _UNREADABLE
+    if text.isascii() and (unreadable.search(text.strip(_DECORATION)) or not is_balanced(text)):
+        return False
+    return _is_value(parse_answer(text), wants_words=wants_words)
+
+
 def _is_value(answer: Answer | None, *, wants_words: bool) -> bool:
     """Whether what was parsed from a sentence is an answer, and not prose read as symbols."""
     if answer is None:
         return False
     if answer.kind == "text":
-        return wants_words and len(answer.text.split()) <= 5
+        return wants_words and len(answer.text.split()) <= MAX_WORDS
     if answer.quantity is not None:
         return True
     if any(part.kind == "text" for part in walk(answer)):
@@ -80,9 +101,12 @@ def _is_value(answer: Answer | None, *, wants_words: bool) -> bool:
 _CODE = re.compile(
     r"[_(){}\[\]<>;\"`|\\#@&~^]|^\s*(?:lambda|import|from|def|print|return|exec|eval|assert|yield|raise)\b"
 )
+_BESIDE = r"[^\W\u4e00-\u9fff]|[\u0300-\u036f\u20d0-\u20f0]"
+"""What a number in prose must not touch: letters (Chinese apart), digits, combining marks."""
 _NUMBER = re.compile(
-    r"(?<![A-Za-z0-9.])(?:[-−])?(?:\\?\$|€|£|¥)?(?:-)?[0-9][0-9,]{0,60}(?:\.[0-9]{1,60})?"
-    r"(?:\s?/\s?[0-9]{1,20})?\s?(?:%|percent\b|million\b|billion\b|thousand\b)?(?!(?:st|nd|rd|th)\b|[A-Za-z_0-9]|\.[0-9])"
+    r"(?<![.])(?<![^\W\u4e00-\u9fff])(?:[-−])?(?:\\?\$|€|£|¥)?(?:-)?[0-9][0-9,]{0,60}"
+    r"(?:\.[0-9]{1,60})?(?:\s?/\s?[0-9]{1,20})?\s?(?:%|percent\b|million\b|billion\b|thousand\b)?"
+    rf"(?!(?:st|nd|rd|th)\b|{_BESIDE}|\.[0-9])"
 )
 _BOUND = re.compile(
     r"(?:\bnot|n't|\bthan|\bat least|\bat most|\bup to|\bleast|\bminimum of|\bmaximum of|\bnever"
@@ -96,15 +120,27 @@ _HEDGE = re.compile(
 )
 
 
-def _in_prose(sentence: str) -> str | None:
+_DIGIT = re.compile(r"\d")
+_PROMISING = re.compile(r"[\d$\\]")
+
+
+def _in_prose(sentence: str, *, wants_words: bool) -> str | None:
     """Return the one value in a sentence, `SEVERAL`, or None."""
     sentence = sentence.strip()
-    if not any(char.isdigit() or char in "$\\" for char in sentence) or sentence.endswith("?"):
+    value = _number_in_prose(sentence)
+    if wants_words and value == SEVERAL and len(sentence.split()) <= MAX_WORDS:
+        return sentence  # "3:00", "June 20, 1999"
+    return value
+
+
+def _number_in_prose(sentence: str) -> str | None:
+    if not _PROMISING.search(sentence) or sentence.endswith("?"):
         return None
-    segments = [next(g for g in m.groups() if g is not None) for m in _MATH.finditer(sentence)]
-    outside = _MATH.sub(" ", sentence)
-    if segments and not any(char.isdigit() for char in outside):
-        return _one_of_segments(segments, outside)
+    if sentence.count("$") > 1 or "\\(" in sentence or "\\[" in sentence:
+        segments = [next(g for g in m.groups() if g is not None) for m in _MATH.finditer(sentence)]
+        outside = _MATH.sub(" ", sentence)
+        if segments and not _DIGIT.search(outside):
+            return _one_of_segments(segments, outside)
     return _one_number(to_ascii(sentence))
 
 
@@ -119,6 +155,12 @@ def _one_of_segments(segments: list[str], outside: str) -> str | None:
     return values[0] if parse_answer(values[0]) is not None else None
 
 
+_STATES = re.compile(
+    r"(?<=[A-Za-z0-9)%])\s(?:is|are|was|were|equals|makes|gives)\s+(?=[-−]?\\?[$€£¥]?[0-9])",
+    re.IGNORECASE,
+)
+
+
 def _one_number(sentence: str) -> str | None:
     body, equals, tail = sentence.rpartition("=")
     scope = tail if equals else sentence
@@ -126,6 +168,9 @@ def _one_number(sentence: str) -> str | None:
         return None
     if _HEDGE.search(scope):
         return SEVERAL if len(_NUMBER.findall(scope)) > 1 else None
+    clauses = _STATES.split(scope)
+    if len(clauses) == 2 and any(char.isalpha() for char in clauses[0]):
+        scope = clauses[1]  # "The product of 6 and 7 is 42"
     matches = list(_NUMBER.finditer(scope))
     if not matches:
         return None
@@ -157,18 +202,22 @@ _TOTAL = re.compile(
 )
 
 
+_WORDY = re.compile(r"[^\W\d_]|=")
+"""A line of nothing but numbers and punctuation is a value as a whole or none."""
+
+
 def value_of_line(line: str, *, wants_words: bool) -> str | None:
     """Return the value of a last line that carries no statement."""
     line = line.strip()
-    if len(line) <= MAX_LENGTH and _is_value(parse_answer(line), wants_words=wants_words):
+    if len(line) <= MAX_LENGTH and _reads_as_value(line, wants_words=wants_words):
         return line
-    if len(line) > MAX_LENGTH or (not any(char.isalpha() for char in line) and "=" not in line):
+    if len(line) > MAX_LENGTH or line.endswith("?") or not _WORDY.search(line):
         return None
-    if line.endswith("?"):
-        return None
+    if parse_choice(line) is not None:
+        return line
     sentence = line.rstrip(".!。 ")
-    value = _in_prose(sentence)
+    value = _in_prose(sentence, wants_words=wants_words)
     if value != SEVERAL or _HEDGE.search(line):
         return value
     last = re.split(r"(?<=[.!。])\s+", sentence)[-1]
-    return _in_prose(last) if _TOTAL.search(last) and last != sentence else SEVERAL
+    return _number_in_prose(last) if _TOTAL.search(last) and last != sentence else SEVERAL

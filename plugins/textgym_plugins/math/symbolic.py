@@ -10,12 +10,14 @@ from __future__ import annotations
 import functools
 import importlib.util
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Literal, NamedTuple
 
 from textgym.errors import MissingExtraError
 from textgym.workers import Failure, WorkerPool
 from textgym_plugins.math.answer import Answer, walk
 from textgym_plugins.math.compare import Comparison, equal
+from textgym_plugins.math.tree import Node
 
 MEMORY_LIMIT = 2 << 30
 
@@ -78,8 +80,14 @@ class _Judge:
 _JUDGE = _Judge()
 
 
+_WARM_UP = Node("root", (Node("num", value=Fraction(12)), Node("num", value=Fraction(2))))
+
+
 def _load_judge() -> Callable[[Request], bool]:
     from textgym_plugins.math.algebra import can_handle, equal_in_algebra
+
+    # The first comparison loads grammars and fills caches: that is no item's time.
+    equal_in_algebra(_WARM_UP, _WARM_UP, False)
 
     def judge(request: Request) -> bool:
         if request.given is None:

@@ -176,9 +176,11 @@ def test_failed_samples_are_counted_and_not_trained_on(
     config = RolloutConfig(num_episodes=8, num_envs=8, max_new_tokens=2, max_length=16)
     rollout = play(network, env, config, engine=Scripted(said), options=options)
     failed = [t.failure for t in rollout.transcripts]
-    assert failed == ["failed", "failed", "failed", None, None, None, "failed", None]
+    assert failed == ["raised", "not_finite", "crashed", None, None, None, "raised", None]
     metrics = rollout.metrics()
-    assert metrics["rollout/num_failed"] == metrics["rollout/failed/failed"] == 4
+    assert metrics["rollout/num_failed"] == 4
+    assert metrics["rollout/failed/raised"] == 2
+    assert metrics["rollout/failed/not_finite"] == metrics["rollout/failed/crashed"] == 1
     assert metrics["rollout/num_scored"] == 4
     assert metrics["rollout/reward"] == 0.25  # a failure that counted as 0 would lower it
     assert metrics["rollout/reward_std"] == 0.0
@@ -205,7 +207,7 @@ def test_a_reward_that_hangs_costs_its_own_sample(
     engine = Scripted([[3, END], [0, END], [4, END]])
     options = {"prompt_index": np.arange(3)}
     rollout = play(tiny_policy, env, config, engine=engine, options=options)
-    assert [t.failure for t in rollout.transcripts] == [None, "failed", None]
+    assert [t.failure for t in rollout.transcripts] == [None, "timeout", None]
 
 
 def test_a_rollout_without_a_score_changes_nothing(

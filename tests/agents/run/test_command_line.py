@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from textgym.cli.main import main
 
@@ -21,6 +26,9 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / "reward.py").write_text("def length(sample):\n    return len(sample.completion)\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "bad.yaml").write_text("ppo: {gamma: 1\nseed: 0\n")
+    (tmp_path / "list.yaml").write_text("- seed\n")
 
 
 def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -57,6 +65,37 @@ MISTAKES = {
         ["--set", "policy.mode.kind=qlora"], ["policy.mode", "'full'", "'lora'", "'last_k'"],
     ),
     "a missing file": (["missing.yaml"], ["missing.yaml: cannot be read"]),
+    "a folder as the configuration": (["folder"], ["folder: cannot be read: Is a directory"]),
+    "malformed YAML": (["bad.yaml"], ["bad.yaml, line 2, column 5: "]),
+    "YAML without fields": (["list.yaml"], ["list.yaml: expected `field: value` lines"]),
+    "an override without a value": (["--set", "seed"], ["--set seed: expected FIELD=VALUE"]),
+    "an override of the wrong type": (
+        ["--set", "iterations=many"], ["--set iterations=many: 'iterations' is 'many'"],
+    ),
+    "a seed that is no number": (["--seed", "abc"], ["argument --seed: invalid int value: 'abc'"]),
+    "a negative seed": (["--seed", "-1"], ["'seed' is -1: Input should be greater than"]),
+    "no threads": (["--threads", "0"], ["'threads' is 0: Input should be greater than 0"]),
+    "an unknown device": (["--device", "tpu"], ["'device' is 'tpu'", "'cpu'"]),
+    "a misspelt option": (["--thread", "1"], ["'--thread'. Did you mean '--threads'?"]),
+    "two configurations": (["bad.yaml", "list.yaml"], ["unexpected argument 'list.yaml'"]),
+    "a model's folder that is none": (
+        ["--model", "folder"], ["cannot load 'folder': the folder has no config.json"],
+    ),
+    "a file as the run directory": (["--run", "bad.yaml"], ["--run bad.yaml is a file"]),
+    "a run directory in a file": (
+        ["--run", "bad.yaml/run"], ["bad.yaml/run cannot be made: Not a directory"],
+    ),
+    "an environment without text": (
+        ["--set", "env.id=CartPole-v1", "--set", "iterations=1"],
+        ["env.id: 'CartPole-v1' cannot be made as a text environment", "action_mode"],
+    ),
+    "a folder as prompts": (["--prompts", "folder"], ["folder: cannot be read: Is a directory"]),
+    "an unknown prompt source": (["--prompts", "arithmetik"], ["Did you mean 'arithmetic'?"]),
+    "a reward's file that is missing": (["--reward", "no.py:f"], ["no.py", "No such file"]),
+    "a reward's function that is missing": (
+        ["--reward", "reward.py:lenght"], ["no function 'lenght'. Did you mean 'length'?"],
+    ),
+    "a resumed file": (["--resume", "bad.yaml"], ["bad.yaml is not a run directory"]),
     "an unknown environment's module": (
         ["--set", "env.id=no_such_module:X-v0", "--set", "iterations=1"], ["no_such_module"],
     ),
@@ -87,7 +126,14 @@ def test_a_mistake_is_one_clear_error(capsys: pytest.CaptureFixture[str], mistak
     arguments, parts = MISTAKES[mistake]
     said = error_of(capsys, "train", *arguments)
     assert all(part in said for part in parts), said
-    assert not list(Path().glob("runs/*/config.yaml"))  # nothing that looks like a run
+    assert not Path("runs").exists()  # nothing that looks like a run
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_one_clear_error(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["train"], ["evaluate", "tiny"]):
+        said = error_of(capsys, *arguments, "--device", "cuda")
+        assert "device is 'cuda', but torch finds no GPU" in said
 
 
 def test_a_run_is_not_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,6 +150,47 @@ def test_a_run_without_a_checkpoint_is_not_evaluated(capsys: pytest.CaptureFixtu
     Path("run").mkdir()
     Path("run/config.yaml").write_text("{}")
     assert "run has no checkpoint yet" in error_of(capsys, "evaluate", "run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ([], "the following arguments are required: RUN|MODEL"),
+        (["./nowhere"], "policy.model: cannot load './nowhere'"),
+        (["folder"], "the folder has no config.json"),
+        (["tiny", "--episodes", "0"], "'evaluation.num_episodes' is 0"),
+        (["tiny", "--episodes", "few"], "argument --episodes: invalid int value: 'few'"),
+        (["tiny", "--prompts", "missing.jsonl"], "missing.jsonl: cannot be read"),
+        (["tiny", "--reward", "mth"], "no reward named 'mth'"),
+        (["tiny", "--set", "env.kwargs.evaluation_share=0"], "split='evaluation' is empty"),
+    ],
+)
+def test_a_mistake_in_evaluate_is_one_clear_error(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
+) -> None:
+    assert part in error_of(capsys, "evaluate", *arguments)
+
+
+def test_evaluate_ends_with_an_interrupt(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import pathlib, time\n"
+        "def slow(sample):\n"
+        "    pathlib.Path('started').touch()\n"
+        "    time.sleep(60)\n"
+    )
+    command = ["evaluate", "tiny", "--reward", "slow.py:slow", "--set", "rollout.max_new_tokens=2"]
+    cut = ["--set", "env.kwargs.score_length_cut=true"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "textgym", *command, *cut], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "started").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, "interrupted\n")
 
 
 def test_evaluate_is_honest_about_failed_rewards(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,9 @@ from textgym_agents.run.metrics import MetricsLog
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDirectory:
-    return RunDirectory(tmp_path / "run")
+    run = RunDirectory(tmp_path / "run")
+    run.prepare()
+    return run
 
 
 def save(run: RunDirectory, iteration: int, *, keep: int = 2) -> Path:
@@ -86,7 +88,10 @@ def test_a_run_is_made_once_and_opened_only_if_it_is_one(tmp_path: Path) -> None
     with pytest.raises(ConfigError, match=r"new is not a run directory: it has no config\.yaml"):
         RunDirectory.open(tmp_path / "new")
     assert not (tmp_path / "new").exists()
-    RunDirectory.create(tmp_path / "new").write_text("config.yaml", "{}")
+    run = RunDirectory.create(tmp_path / "new")
+    assert not run.path.exists()
+    run.prepare()
+    run.write_text("config.yaml", "{}")
     RunDirectory.open(tmp_path / "new")
     with pytest.raises(ConfigError, match="holds a run already; continue it with --resume"):
         RunDirectory.create(tmp_path / "new")

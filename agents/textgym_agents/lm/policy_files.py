@@ -1,0 +1,146 @@
+"""A policy on disk: a Hugging Face folder with the value head and the mode of training beside it.
+
+`AutoModelForCausalLM` (or peft, for an adapter) opens the folder without this package.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from textgym.errors import ConfigError
+from textgym_agents.lm.config import PolicyConfig
+
+if TYPE_CHECKING:
+    from textgym_agents.lm.network import PolicyValueNetwork
+
+VALUE_HEAD_FILE = "value_head.safetensors"
+MODE_FILE = "textgym_policy.json"
+ADAPTER_CONFIG_FILE = "adapter_config.json"
+ADAPTER_FILE = "adapter_model.safetensors"
+BASE_FOLDER = "base"
+
+
+class SavedPolicy(NamedTuple):
+    """The parts of a policy that `save_policy` wrote."""
+
+    lm: PreTrainedModel
+    tokenizer: Tokenizer
+    config: PolicyConfig
+    value_head: dict[str, Tensor]
+    adapter: dict[str, Tensor] | None
+    """The weights of the adapter, where the policy is one."""
+    base_path: str | None
+    """Where the base of the adapter was loaded from."""
+
+
+def is_policy(path: str | Path) -> bool:
+    """Return whether a folder was written by `save_policy`."""
+    return (Path(path) / MODE_FILE).exists()
+
+
+def load_pretrained(model: str) -> tuple[PreTrainedModel, Tokenizer]:
+    """Load a causal language model and its tokenizer from a folder or the hub; float32 weights.
+
+    Raises:
+        ConfigError: neither is there.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        return _load_lm(model), tokenizer
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"policy.model: cannot load '{model}': {_reason(model, error)}. Give 'tiny', the "
+            "folder of a Hugging Face causal language model, or a hub id (needs a network)."
+        ) from error
+
+
+def _reason(model: str, error: Exception) -> str:
+    if Path(model).is_dir() and not (Path(model) / "config.json").exists():
+        return "the folder has no config.json"
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def save_policy(network: PolicyValueNetwork, path: Path) -> None:
+    """Write model or adapter, tokenizer, value head and mode of training."""
+    path.mkdir(parents=True, exist_ok=True)
+    if network.peft is None:
+        network.lm.save_pretrained(path)
+    else:
+        if network.base_path is None:
+            save_base(network, path / BASE_FOLDER)
+        network.peft.peft_config["default"].base_model_name_or_path = network.base_path
+        network.peft.save_pretrained(path)
+    network.tokenizer.save_pretrained(path)
+    head = network.value_head.state_dict()
+    save_file({k: v.detach().cpu().contiguous() for k, v in head.items()}, path / VALUE_HEAD_FILE)
+    (path / MODE_FILE).write_text(json.dumps(network.config.model_dump(mode="json"), indent=2))
+
+
+def save_base(network: PolicyValueNetwork, path: Path) -> None:
+    """Write the frozen base of an adapter, which `network` then names as its base."""
+    state = {
+        name.replace(".base_layer", ""): value
+        for name, value in network.lm.state_dict().items()
+        if "lora_" not in name
+    }
+    network.lm.save_pretrained(path, state_dict=state)
+    network.tokenizer.save_pretrained(path)
+    network.base_path = str(path.resolve())
+
+
+def read_policy(path: Path) -> SavedPolicy:
+    """Read what `save_policy` wrote."""
+    config = PolicyConfig.model_validate_json((path / MODE_FILE).read_text())
+    tokenizer, head = _load_tokenizer(path), load_file(path / VALUE_HEAD_FILE)
+    adapter_config = path / ADAPTER_CONFIG_FILE
+    if not adapter_config.exists():
+        return SavedPolicy(_load_lm(path), tokenizer, config, head, None, None)
+    base = _find_base(path, json.loads(adapter_config.read_text())["base_model_name_or_path"])
+    adapter = load_file(path / ADAPTER_FILE)
+    return SavedPolicy(_load_lm(base), tokenizer, config, head, adapter, base)
+
+
+def _load_lm(path: str | Path) -> PreTrainedModel:
+    """Load a model and move its weights into memory of torch's own alignment.
+
+    The last bits of a matrix product depend on the alignment of its operands, so a policy whose
+    weights are a mapped file would not repeat what the saved one did.
+    """
+    lm: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    for parameter in lm.parameters():
+        parameter.data = parameter.data.clone()
+    return lm
+
+
+def _load_tokenizer(path: Path) -> Tokenizer:
+    """Load exactly the tokenizer that was saved.
+
+    `AutoTokenizer` goes by the architecture of the model: to a Qwen2 with a tokenizer of its own it
+    gives Qwen's, with another normaliser and more special tokens.
+    """
+    is_fast = (path / "tokenizer.json").exists()
+    loader = PreTrainedTokenizerFast if is_fast else AutoTokenizer
+    tokenizer: Tokenizer = loader.from_pretrained(path)
+    return tokenizer
+
+
+def _find_base(path: Path, recorded: str) -> str:
+    """Return where the base of an adapter is, also after the folder or its run has been moved.
+
+    An adapter lies beside its base, or in `checkpoints/NAME/policy` of a run with one base.
+    """
+    near = [folder / BASE_FOLDER for folder in (path, *path.resolve().parents[:3])]
+    return next((str(place) for place in near if (place / "config.json").exists()), recorded)
