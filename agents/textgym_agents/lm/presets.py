@@ -50,26 +50,26 @@ LLM: Mapping[str, Any] = {
 }
 
 ARITHMETIC: Mapping[str, Any] = {
-    "iterations": 500,
-    "checkpoint_every": 50,
+    "iterations": 200,
+    "checkpoint_every": 25,
     "env": {
         "prompts": [{"source": "arithmetic", "config": {"below": 50}}],
         "reward": "math",
     },
-    "cold_start": {"steps": 800, "batch_size": 128, "learning_rate": 3e-3, "wrong_share": 0.6},
-    "rollout": {"num_episodes": 256, "num_envs": 256, "max_new_tokens": 6, "max_length": 64},
+    "cold_start": {"steps": 1100, "batch_size": 128, "learning_rate": 3e-3, "wrong_share": 0.62},
+    "rollout": {"num_episodes": 512, "num_envs": 512, "max_new_tokens": 6, "max_length": 64},
     "ppo": {
-        "batch_size": 128,
+        "batch_size": 256,
         "update_epochs": 2,
         "gamma": 1.0,
         "gae_lambda": 0.95,
         "value_lambda": 0.95,
-        "entropy_coef": 0.05,
+        "entropy_coef": 0.01,
         "value": {"coef": 0.5, "half": True, "lr_mult": 5.0},
         "kl_stop": {"target": 0.02, "statistic": "k3"},
-        "optimizer": {"learning_rate": 1e-3, "schedule": "linear"},
+        "optimizer": {"learning_rate": 4e-4, "schedule": "linear"},
     },
-    "evaluation": {"every": 50, "num_episodes": 250},
+    "evaluation": {"every": 25, "num_episodes": 250},
 }
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {"seed": SEED, "llm": LLM, "arithmetic": ARITHMETIC}

@@ -40,12 +40,12 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def tiny_model(tokenizer: PreTrainedTokenizerFast, *, seed: int) -> Qwen2ForCausalLM:
-    """Return a Qwen2 of about a third of a million parameters, its weights drawn from `seed`."""
+    """Return a Qwen2 of about 0.4 million parameters, its weights drawn from `seed`."""
     config = Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=96,
         intermediate_size=384,
-        num_hidden_layers=2,
+        num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=4096,
