@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from textgym.rubric import Gate, Rubric, WeightedReward
     from textgym.sample import Completion, Sample
     from textgym.score import Score
+    from textgym.score_cache import ScoreCache
     from textgym.scoring import Scorer
     from textgym.workers import WorkerPool
 
@@ -58,6 +59,7 @@ __all__ = [
     "Rubric",
     "Sample",
     "Score",
+    "ScoreCache",
     "Scorer",
     "TextGymError",
     "UnknownNameError",
@@ -86,6 +88,7 @@ _MODULES = {
     "Rubric": "rubric",
     "Sample": "sample",
     "Score": "score",
+    "ScoreCache": "score_cache",
     "Scorer": "scoring",
     "WeightedReward": "rubric",
     "WorkerPool": "workers",

@@ -19,7 +19,7 @@ import numpy as np
 from textgym.errors import TextGymError
 from textgym.function_reward import FunctionReward
 from textgym.plugins import plugin_manager
-from textgym.reward import Reward
+from textgym.reward import Isolation, Reward
 from textgym.rubric import reward_title
 from textgym.sample import Sample
 from textgym.score import FailureKind, Score
@@ -39,15 +39,20 @@ class Boundary:
     Args:
         reward: the reward to call.
         num_workers: how many samples are scored at once, where the reward runs in workers.
+        isolation: where the reward runs; by default where it declares.
     """
 
-    def __init__(self, reward: Reward, *, num_workers: int = 1) -> None:
+    def __init__(
+        self, reward: Reward, *, num_workers: int = 1, isolation: Isolation | None = None
+    ) -> None:
         self._reward = reward
         self._low, self._high = reward.range
         self._is_batched = type(reward).score_batch is not Reward.score_batch
         self._has_single = type(reward).score is not Reward.score
         self._num_workers = num_workers
-        self._pool = WorkerPool(num_workers) if reward.isolation == "process" else None
+        self._pool = (
+            WorkerPool(num_workers) if (isolation or reward.isolation) == "process" else None
+        )
 
     def close(self) -> None:
         """End the worker processes."""

@@ -7,9 +7,11 @@ of another, and a crash is blamed on the reward whose worker it was.
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from textgym.boundary import Boundary
 from textgym.errors import TextGymError, UnknownRewardError
@@ -19,6 +21,9 @@ from textgym.reward import Reward
 from textgym.rubric import Rubric, WeightedReward
 from textgym.sample import Sample
 from textgym.score import Score
+
+if TYPE_CHECKING:
+    from textgym.score_cache import ScoreCache
 
 Components = tuple[WeightedReward, ...]
 
@@ -30,10 +35,19 @@ class Scorer:
         rubric: a rubric, a reward, or whatever else `make_rubric` takes.
         num_workers: worker processes of each reward that needs isolation. They start when first
             needed.
+        cache: keeps the scores of deterministic rewards; a path is opened as a `ScoreCache`.
     """
 
-    def __init__(self, rubric: RubricSpec, *, num_workers: int = 1) -> None:
+    def __init__(
+        self,
+        rubric: RubricSpec,
+        *,
+        num_workers: int = 1,
+        cache: ScoreCache | str | os.PathLike[str] | None = None,
+    ) -> None:
         self.rubric: Rubric = make_rubric(rubric)
+        self.cache: ScoreCache | None = _open_cache(cache)
+        """The cache with its counts of hits and misses; None scores every sample afresh."""
         self.counts: Counter[str] = Counter()
         """Samples so far by outcome: `scored`, `abstained`, and `failed/KIND`."""
         self._num_workers = num_workers
@@ -73,9 +87,11 @@ class Scorer:
                 self._route(prompt)
 
     def close(self) -> None:
-        """End the worker processes; they are started again when needed."""
+        """End the workers and close the cache; both are started again when needed."""
         for _, boundary in self._boundaries.values():
             boundary.close()
+        if self.cache is not None:
+            self.cache.close()
 
     def __enter__(self) -> Scorer:
         return self
@@ -89,7 +105,7 @@ class Scorer:
         self.close()
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _make_scorer, (self.rubric, self._num_workers)
+        return _make_scorer, (self.rubric, self._num_workers, self.cache)
 
     def _route(self, prompt: Prompt) -> Components:
         components = self.rubric.route(prompt)
@@ -118,12 +134,12 @@ class Scorer:
     def _score_route(self, components: Components, samples: list[Sample]) -> list[Score]:
         if len(components) == 1 and components[0].gate is None and components[0].weight == 1.0:
             name = components[0].name
-            return [_wrap(name, s) for s in self._boundary(components[0]).score_batch(samples)]
+            return [_wrap(name, s) for s in self._score_component(components[0], samples)]
         parts: list[dict[str, Score]] = [{} for _ in samples]
         open_indices = list(range(len(samples)))
         for component in components:
             scored = [samples[i] for i in open_indices]
-            scores = self._boundary(component).score_batch(scored) if scored else []
+            scores = self._score_component(component, scored) if scored else []
             for index, score in zip(open_indices, scores, strict=True):
                 parts[index][component.name] = score
             if component.gate is not None:
@@ -132,6 +148,12 @@ class Scorer:
                     i for i, s in zip(open_indices, scores, strict=True) if s.value >= threshold
                 ]
         return [_combine(components, each) for each in parts]
+
+    def _score_component(self, component: WeightedReward, samples: list[Sample]) -> list[Score]:
+        boundary = self._boundary(component)
+        if self.cache is None:
+            return boundary.score_batch(samples)
+        return self.cache.score_batch(component.reward, samples, boundary.score_batch)
 
     def _boundary(self, component: WeightedReward) -> Boundary:
         reward = component.reward
@@ -145,8 +167,16 @@ class Scorer:
 _UNROUTED = Score.failed("unavailable", "not scored")
 
 
-def _make_scorer(rubric: Rubric, num_workers: int) -> Scorer:
-    return Scorer(rubric, num_workers=num_workers)
+def _make_scorer(rubric: Rubric, num_workers: int, cache: ScoreCache | None) -> Scorer:
+    return Scorer(rubric, num_workers=num_workers, cache=cache)
+
+
+def _open_cache(cache: ScoreCache | str | os.PathLike[str] | None) -> ScoreCache | None:
+    if isinstance(cache, str | os.PathLike):
+        from textgym.score_cache import ScoreCache  # SQLite, for those who use it
+
+        return ScoreCache(cache)
+    return cache
 
 
 def _wrap(name: str, score: Score) -> Score:

@@ -50,6 +50,8 @@ class TextGenConfig(BaseModel):
     """Whether the cut terminates (the default: the budget is part of the task) or truncates."""
     num_workers: PositiveInt = 1
     """Worker processes of rewards that need isolation."""
+    score_cache: str | None = None
+    """File that keeps the scores of deterministic rewards; None scores every completion afresh."""
 
     @property
     def is_text(self) -> bool:

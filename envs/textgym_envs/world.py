@@ -50,7 +50,7 @@ class TextGenWorld:
         self.tokenizer = make_tokenizer(config.tokenizer)
         self.max_prompt, self.max_new = self._columns()
         rubric = make_rubric(config.reward)
-        scorer = Scorer(rubric, num_workers=config.num_workers)
+        scorer = Scorer(rubric, num_workers=config.num_workers, cache=config.score_cache)
         self.num_users = 0
         # Also runs where environments are collected without having been closed.
         self._close_scorer = weakref.finalize(self, scorer.close)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import textgym
 from textgym_plugins.arithmetic import Arithmetic
+from textgym_plugins.ifeval import IFEvalPrompts, IFEvalReward
 from textgym_plugins.math import MathReward
+from textgym_plugins.rules import RULES
 
 
 @textgym.hookimpl
 def textgym_rewards() -> list[type[textgym.Reward]]:
     """Return the first-party rewards."""
-    return [MathReward]
+    return [MathReward, IFEvalReward, *RULES]
 
 
 @textgym.hookimpl
 def textgym_prompt_sources() -> list[type[textgym.PromptSource]]:
     """Return the first-party prompt sources."""
-    return [Arithmetic]
+    return [Arithmetic, IFEvalPrompts]

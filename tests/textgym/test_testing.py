@@ -1,189 +1,508 @@
-"""The conformance checks: each violation is found, and a sound subject passes."""
+"""The conformance kit: each broken reward is caught by its rule, and a sound one passes."""
 
 from __future__ import annotations
 
+import json
+import os
+import pickle
 import random
+import re
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
-import gymnasium
 import numpy as np
 import pytest
-from gymnasium import spaces
+from pydantic import Field
 
-from textgym import FunctionReward, Prompt, Reward, Sample, Score
+from textgym import ConfigError, FunctionReward, Prompt, Reward, Sample, Score
 from textgym.reward import Isolation
-from textgym.testing import Case, ConformanceError, check_env, check_reward, hacks
+from textgym.testing import (
+    BAD_TARGETS,
+    ENVIRONMENT_RULES,
+    PROBES,
+    REWARD_RULES,
+    Case,
+    ConformanceError,
+    Finding,
+    check_reward,
+    conformance_tests,
+    examine_reward,
+    probes,
+)
 
-CASE = Case(Prompt(id="1", messages="6 * 7?", target="42"), gold=("42", " 42 "), wrong=("41", "24"))
-
-
-class Exact(Reward):
-    """1.0 for the target and nothing else."""
-
-    name: ClassVar[str] = "exact"
-    isolation: ClassVar[Isolation] = "inline"
-
-    def score(self, sample: Sample) -> Score:
-        return Score(float(sample.completion.strip() == sample.prompt.target))
-
-
-def violations_of(reward: Reward, **options: Any) -> str:
-    with pytest.raises(ConformanceError) as caught:
-        check_reward(reward, [CASE], **options)
-    assert isinstance(caught.value, AssertionError)
-    assert all(violation in str(caught.value) for violation in caught.value.violations)
-    return str(caught.value)
+PROMPT = Prompt(id="1", messages="6 * 7?", target="42", metadata={"seen": []})
+CASE = Case(PROMPT, gold=("42", " 42 "), wrong=("41", "24"))
 
 
-def test_check_reward_sound_reward_passes() -> None:
-    check_reward(Exact(), [CASE])
+def make_exact(where: Isolation = "process") -> type[Reward]:
+    """Return a sound reward; nested, as those made from it, so that workers get it by value."""
+
+    class Exact(Reward):
+        name: ClassVar[str] = "exact"
+        isolation: ClassVar[Isolation] = where
+        time_limit: ClassVar[float] = 0.5
+
+        def score(self, sample: Sample) -> Score:
+            is_right = sample.completion.strip() == str(sample.prompt.target or "nothing")
+            return Score(float(is_right), label="right" if is_right else "wrong")
+
+    return Exact
 
 
-def test_check_reward_lists_every_wrong_verdict() -> None:
-    class Inverted(Exact):
+def rules_of(reward: Reward, case: Case = CASE, **options: Any) -> dict[str, list[Finding]]:
+    """Return the findings by rule."""
+    found: dict[str, list[Finding]] = {}
+    for finding in examine_reward(reward, [case], **options).findings:
+        assert finding.rule in REWARD_RULES
+        assert finding.given
+        assert finding.got
+        assert finding.advice
+        found.setdefault(finding.rule, []).append(finding)
+    return found
+
+
+@pytest.mark.parametrize("where", ["inline", "process"])
+def test_check_reward_sound_reward_passes(where: Isolation) -> None:
+    reward = make_exact(where)()
+    report = examine_reward(reward, [CASE])
+    assert report.findings == ()
+    assert (report.reward, report.num_cases) == ("exact", 1)
+    assert report.num_samples == 4 + len(PROBES) + 2 * 6
+    check_reward(reward, [CASE])
+
+
+def inverted() -> Reward:
+    class Inverted(make_exact()):  # type: ignore[misc]  # a class made at run time
         def score(self, sample: Sample) -> Score:
             return Score(1.0 - super().score(sample).value)
 
-    message = violations_of(Inverted(), hacks_are_wrong=False)
-    assert "the gold completion '42' of prompt '1' scores 0, not the top 1" in message
-    assert "the gold completion ' 42 ' of prompt '1' scores 0" in message
-    assert "the wrong completion '41' of prompt '1' scores 1, the top of the range" in message
-    assert "the wrong completion '24'" in message
+    return Inverted()
 
 
-def test_check_reward_finds_a_reward_that_can_be_gamed() -> None:
-    class Contains(Exact):
-        def score(self, sample: Sample) -> Score:
-            return Score(float(str(sample.prompt.target) in sample.completion))
-
-    message = violations_of(Contains())
-    assert "the hack 'target among others' on prompt '1' scores 1" in message
-    assert "the hack 'every option listed' on prompt '1' scores 1" in message
-    check_reward(Contains(), [CASE], hacks_are_wrong=False)
-
-
-@pytest.mark.parametrize("trick", sorted(set(hacks(CASE))))
-def test_check_reward_finds_each_hack_that_breaks_a_reward(trick: str) -> None:
-    bait = hacks(CASE)[trick]
-
-    class Fragile(Exact):
-        def score(self, sample: Sample) -> Score:
-            if sample.completion == bait:
-                raise ValueError("too much")
-            return super().score(sample)
-
-    message = violations_of(Fragile())
-    assert f"the hack '{trick}' on prompt '1' makes it fail: 'exact' (" in message
-    assert message.count("\n  - ") == 1
-
-
-def test_check_reward_finds_abstention_on_a_gold_completion() -> None:
-    class Shy(Exact):
+def shy() -> Reward:
+    class Shy(make_exact()):  # type: ignore[misc]
         def score(self, sample: Sample) -> Score:
             return Score.unscored("rather not")
 
-    assert "the gold completion '42' of prompt '1' is abstained: rather not" in violations_of(Shy())
+    return Shy()
 
 
-def test_check_reward_finds_randomness_unless_declared() -> None:
-    class Moody(Exact):
-        deterministic: ClassVar[bool] = True
+def contains() -> Reward:
+    class Contains(make_exact()):  # type: ignore[misc]
+        def score(self, sample: Sample) -> Score:
+            return Score(float(str(sample.prompt.target) in sample.completion))
+
+    return Contains()
+
+
+def indexing() -> Reward:
+    class Indexing(make_exact()):  # type: ignore[misc]
+        def score(self, sample: Sample) -> Score:
+            return Score(float(sample.completion.split()[-1] == sample.prompt.target))
+
+    return Indexing()
+
+
+def strict_target() -> Reward:
+    class StrictTarget(make_exact()):  # type: ignore[misc]
+        def score(self, sample: Sample) -> Score:
+            target: Any = sample.prompt.target
+            return Score(float(sample.completion.strip() == target.strip()))
+
+    return StrictTarget()
+
+
+def dividing() -> Reward:
+    class Dividing(make_exact()):  # type: ignore[misc]
+        def score(self, sample: Sample) -> Score:
+            right = np.float64(super().score(sample).value)
+            with np.errstate(all="ignore"):
+                return Score(float(right / np.float64(sample.completion != "24")))
+
+    return Dividing()
+
+
+def generous() -> Reward:
+    class Generous(make_exact()):  # type: ignore[misc]
+        def score(self, sample: Sample) -> Score:
+            return Score(2.0 * super().score(sample).value)
+
+    return Generous()
+
+
+def wordy() -> Reward:
+    class Wordy(make_exact()):  # type: ignore[misc]
+        def score(self, sample: Sample) -> Score:
+            return Score(super().score(sample).value, extracted=["42"])  # type: ignore[arg-type]
+
+    return Wordy()
+
+
+def moody() -> Reward:
+    class Moody(make_exact()):  # type: ignore[misc]
+        def score(self, sample: Sample) -> Score:
+            return Score(super().score(sample).value or random.random() / 2)
+
+    return Moody()
+
+
+def hashing() -> Reward:
+    class Hashing(make_exact()):  # type: ignore[misc]
+        def score(self, sample: Sample) -> Score:
+            # Equal within a process: str hashes are salted once for each.
+            return Score(super().score(sample).value or hash(sample.completion) % 1000 / 2000)
+
+    return Hashing()
+
+
+def remembering() -> Reward:
+    class Remembering(make_exact()):  # type: ignore[misc]
+        seen: ClassVar[set[str]] = set()
 
         def score(self, sample: Sample) -> Score:
-            right = super().score(sample).value
-            return Score(right or random.random() / 2)
+            is_new = sample.completion not in self.seen
+            self.seen.add(sample.completion)
+            return Score(super().score(sample).value or 0.25 * is_new)
 
-    assert "set `deterministic = False` if that is meant" in violations_of(Moody())
-    Moody.deterministic = False
-    check_reward(Moody(), [CASE])
+    return Remembering()
 
 
-def test_check_reward_finds_a_batch_that_differs_from_its_samples() -> None:
-    class Relative(Exact):
+def relative() -> Reward:
+    class Relative(make_exact()):  # type: ignore[misc]
         def score_batch(self, samples: Sequence[Sample]) -> list[Score]:
-            scores = [self.score(sample).value for sample in samples]
-            return [Score(s / max(1.0, sum(scores))) for s in scores]
+            scores = [self.score(sample) for sample in samples]
+            total = max(1.0, sum(score.value for score in scores))
+            return [replace(score, value=score.value / total) for score in scores]
 
-    message = violations_of(Relative())
-    assert "completion '42' of prompt '1' scores ('scored', 0.5, None) in a batch" in message
-
-
-def test_check_reward_finds_state_that_does_not_pickle() -> None:
-    class Holding(Exact):
-        lock: Any = None
-
-    message = violations_of(Holding(lock=threading.Lock()))
-    assert "it does not pickle: TypeError: cannot pickle" in message or "local object" in message
+    return Relative()
 
 
-def test_check_reward_finds_nan() -> None:
-    class Blank(Exact):
+def ranked() -> Reward:
+    class Ranked(make_exact()):  # type: ignore[misc]
+        def score_batch(self, samples: Sequence[Sample]) -> list[Score]:
+            scores = [self.score(sample) for sample in samples]
+            return [replace(s, value=s.value / (1 + rank)) for rank, s in enumerate(scores)]
+
+    return Ranked()
+
+
+def two_minds() -> Reward:
+    class TwoMinds(make_exact()):  # type: ignore[misc]
+        def score_batch(self, samples: Sequence[Sample]) -> list[Score]:
+            scores = [self.score(sample) for sample in samples]
+            return [replace(score, value=score.value / 2) for score in scores]
+
+    return TwoMinds()
+
+
+def short_batch() -> Reward:
+    class ShortBatch(make_exact()):  # type: ignore[misc]
+        def score_batch(self, samples: Sequence[Sample]) -> list[Score]:
+            return [self.score(sample) for sample in samples][:10]
+
+    return ShortBatch()
+
+
+def texts_in_batch() -> Reward:
+    class TextsInBatch(make_exact()):  # type: ignore[misc]
+        def score_batch(self, samples: Sequence[Sample]) -> list[Score]:
+            return [replace(self.score(sample), value="good") for sample in samples]
+
+    return TextsInBatch()
+
+
+def locked() -> Reward:
+    class Locked(make_exact()):  # type: ignore[misc]
+        lock: Any = Field(default_factory=threading.Lock, exclude=True)
+
+    return Locked()
+
+
+def write_only() -> Reward:
+    class WriteOnly(make_exact()):  # type: ignore[misc]
+        words: int = Field(default=3, exclude=True)
+
+    return WriteOnly(words=4)
+
+
+def homebound() -> Reward:
+    home = os.getpid()
+
+    class Homebound(make_exact()):  # type: ignore[misc]
+        def __setstate__(self, state: dict[Any, Any]) -> None:
+            if os.getpid() != home:
+                raise ImportError("only at home")
+            super().__setstate__(state)
+
+    return Homebound()
+
+
+def worldly() -> Reward:
+    home = os.getpid()
+
+    class Worldly(make_exact("inline")):  # type: ignore[misc]
         def score(self, sample: Sample) -> Score:
-            return Score(float("nan")) if sample.completion == "41" else super().score(sample)
+            return Score(super().score(sample).value * (1.0 if os.getpid() != home else 0.5))
 
-    assert "the wrong completion '41' of prompt '1' is failed: 'exact' (" in violations_of(Blank())
+    return Worldly()
 
 
-@pytest.mark.parametrize("cases", [[], [Case(CASE.prompt, gold=("42",))]])
+def scribbling() -> Reward:
+    class Scribbling(make_exact()):  # type: ignore[misc]
+        def score(self, sample: Sample) -> Score:
+            sample.prompt.metadata["seen"] = True
+            return super().score(sample)  # type: ignore[no-any-return]
+
+    return Scribbling()
+
+
+def reseeding() -> Reward:
+    class Reseeding(make_exact("inline")):  # type: ignore[misc]
+        def score(self, sample: Sample) -> Score:
+            np.random.seed(0)  # what trains beside it would draw the same numbers for ever
+            return super().score(sample)  # type: ignore[no-any-return]
+
+    return Reseeding()
+
+
+def backtracking() -> Reward:
+    class Backtracking(make_exact()):  # type: ignore[misc]
+        time_limit: ClassVar[float] = 0.3
+
+        def score(self, sample: Sample) -> Score:
+            match = re.fullmatch(r"\s*(\w+\s?)*\s*", sample.completion)
+            return Score(match is not None and super().score(sample).value)
+
+    return Backtracking()
+
+
+def crashing() -> Reward:
+    class Crashing(make_exact()):  # type: ignore[misc]
+        def score(self, sample: Sample) -> Score:
+            if "\0" in sample.completion:
+                os.abort()
+            return super().score(sample)  # type: ignore[no-any-return]
+
+    return Crashing()
+
+
+def hoarding() -> Reward:
+    class Hoarding(make_exact()):  # type: ignore[misc]
+        memory_limit: ClassVar[int] = 1 << 30
+
+        def score(self, sample: Sample) -> Score:
+            len(bytes(len(sample.completion)) * 2000)
+            return super().score(sample)  # type: ignore[no-any-return]
+
+    return Hoarding()
+
+
+def upside_down() -> Reward:
+    class UpsideDown(make_exact()):  # type: ignore[misc]
+        range: ClassVar[tuple[float, float]] = (1.0, 0.0)
+        time_limit: ClassVar[float] = 0.0
+
+    return UpsideDown()
+
+
+def offline() -> Reward:
+    class Offline(make_exact()):  # type: ignore[misc]
+        def score(self, sample: Sample) -> Score:
+            return Score.failed("unavailable", "the service is down")
+
+    return Offline()
+
+
+BROKEN: list[tuple[Callable[[], Reward], str, str, str]] = [
+    (inverted, "gold", "the gold completion '42' on prompt '1'", "it scores 0, not the top 1"),
+    (shy, "judged", "the gold completion '42'", "it abstains: rather not"),
+    (contains, "gameable", "the probe 'target among others'", "it scores 1, the top"),
+    (indexing, "raised", "the probe 'empty'", "raised IndexError: list index out of range"),
+    (strict_target, "raised", "the target null (null) with", "raised AttributeError: 'NoneType'"),
+    (dividing, "not-finite", "the wrong completion '24'", "returned nan"),
+    (generous, "out-of-range", "the gold completion '42'", "returned 2.0, outside its range"),
+    (wordy, "wrong-type", "the gold completion '42'", "the score's extracted is ['42']"),
+    (moody, "deterministic", "the wrong completion '41'", "and then, in the same process"),
+    (hashing, "deterministic", "the wrong completion '41'", "and then, in another process"),
+    (remembering, "deterministic", "the wrong completion '41'", "it scores 0.25 and then"),
+    (relative, "neighbours", "the gold completion '42'", "in one batch and"),
+    (ranked, "neighbours", "the gold completion ' 42 '", "it scores 0.5 (right) in one batch and"),
+    (two_minds, "batch", "the gold completion '42'", "it scores 0.5 (right) in a batch and 1"),
+    (short_batch, "wrong-length", "score_batch of 27 samples", "it returned 10 scores"),
+    (texts_in_batch, "raised", "score_batch of 27 samples", "could not convert string to float"),
+    (locked, "pickle", "the reward, pickled", "cannot pickle"),
+    (write_only, "config-json", "its configuration as JSON", "WriteOnly(words=3)"),
+    (homebound, "worker", "the reward, sent to a worker process", "ImportError: only at home"),
+    (worldly, "worker", "the gold completion '42'", "0.5 here and 1 in a worker process"),
+    (scribbling, "pure", "the gold completion '42'", "it changes the sample"),
+    (reseeding, "pure", "the gold completion '42'", "it changes the state of `numpy.random`"),
+    (backtracking, "timeout", "the probe '1 MB of one letter'", "longer than its limit of 0.3 s"),
+    (crashing, "crashed", "the probe 'NUL bytes'", "ended by signal 6"),
+    (hoarding, "memory", "the probe '1 MB of text'", "ran out of memory"),
+    (upside_down, "declaration", "the class variable `range`", "it is (1.0, 0.0)"),
+    (offline, "unavailable", "the gold completion '42'", "failed: the service is down"),
+]
+ALSO = {"inverted": {"wrong", "gameable"}, "locked": {"config-json"}}
+"""Rules that a broken reward breaks as well, and rightly so."""
+
+
+@pytest.mark.parametrize(("make", "rule", "given", "got"), BROKEN)
+def test_broken_reward_is_caught_by_its_rule(
+    make: Callable[[], Reward], rule: str, given: str, got: str
+) -> None:
+    found = rules_of(make())
+    assert set(found) == {rule} | ALSO.get(make.__name__, set())
+    shown = [str(finding) for finding in found[rule]]
+    assert any(given in each and got in each for each in shown), shown
+
+
+def test_every_rule_for_rewards_is_broken_by_a_test() -> None:
+    assert {rule for _, rule, _, _ in BROKEN} | {"wrong"} == set(REWARD_RULES)
+
+
+def test_every_rule_and_probe_is_documented() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "conformance.md").read_text()
+    assert [
+        name for name in (*REWARD_RULES, *ENVIRONMENT_RULES, *PROBES) if f"`{name}`" not in page
+    ] == []
+
+
+def test_inverted_reward_lists_every_wrong_verdict() -> None:
+    with pytest.raises(ConformanceError) as caught:
+        check_reward(inverted(), [CASE], hacks_are_wrong=False)
+    message = str(caught.value)
+    assert isinstance(caught.value, AssertionError)
+    assert "the reward 'exact' does not keep its contract:" in message
+    assert (
+        "[gold] the gold completion ' 42 ' on prompt '1': it scores 0, not the top 1. " in message
+    )
+    assert "[wrong] the wrong completion '41' on prompt '1': it scores 1, the top. " in message
+    assert "[wrong] the wrong completion '24'" in message
+    assert "gameable" not in message
+    assert str(pickle.loads(pickle.dumps(caught.value))) == message
+
+
+def test_every_probe_and_every_bad_target_is_used() -> None:
+    bait = {text: trick for trick, text in probes(CASE).items()}
+
+    class Fragile(make_exact()):  # type: ignore[misc]
+        def score(self, sample: Sample) -> Score:
+            if sample.completion in bait or sample.prompt.target != "42":
+                raise ValueError("too much")
+            return super().score(sample)  # type: ignore[no-any-return]
+
+    given = {finding.given for finding in rules_of(Fragile())["raised"]}
+    assert given == {f"the probe '{trick}' on prompt '1'" for trick in PROBES} | {
+        f"the target {json.dumps(target)} ({what}) with completion {completion!r}"
+        for what, target in BAD_TARGETS.items()
+        for completion in ("42", "41")
+    }
+
+
+def test_undeclared_determinism_is_not_asked_for() -> None:
+    for make in (moody, relative):
+        reward = make()
+        type(reward).deterministic = False
+        assert rules_of(reward) == {}
+
+
+def test_probes_can_be_allowed_for_all_cases_or_for_one() -> None:
+    reward = contains()
+    check_reward(reward, [CASE], hacks_are_wrong=False)
+    tricks = ("target among others", "every option listed")
+    check_reward(reward, [Case(PROMPT, CASE.gold, CASE.wrong, allowed=tricks)])
+    check_reward(reward, [Case(PROMPT, CASE.gold, CASE.wrong, allowed=("all",))])
+    found = rules_of(reward, Case(PROMPT, CASE.gold, CASE.wrong, allowed=tricks[:1]))
+    assert [finding.given for finding in found["gameable"]] == [
+        "the probe 'every option listed' on prompt '1'"
+    ]
+    with pytest.raises(ConfigError, match=r"'every option', .* Did you mean 'every option listed'"):
+        check_reward(reward, [Case(PROMPT, CASE.gold, CASE.wrong, allowed=("every option",))])
+
+
+def test_case_may_have_a_top_of_its_own() -> None:
+    class Half(make_exact()):  # type: ignore[misc]
+        def score(self, sample: Sample) -> Score:
+            return Score(super().score(sample).value / 2)
+
+    assert set(rules_of(Half())) == {"gold"}
+    assert rules_of(Half(), Case(PROMPT, CASE.gold, CASE.wrong, top=0.5)) == {}
+    assert set(rules_of(Half(), Case(PROMPT, ("42",), ("42", "7"), top=0.5))) == {"wrong"}
+
+
+def test_case_may_configure_the_reward() -> None:
+    class Cased(make_exact()):  # type: ignore[misc]
+        ignore_case: bool = False
+
+        def score(self, sample: Sample) -> Score:
+            given, target = sample.completion, str(sample.prompt.target)
+            if self.ignore_case:
+                given, target = given.casefold(), target.casefold()
+            return Score(float(given == target))
+
+    prompt = Prompt(id="1", messages="Which city?", target="Oslo")
+    strict = Case(prompt, gold=("Oslo",), wrong=("oslo",))
+    lenient = Case(prompt, gold=("OSLO",), wrong=("Bergen",), config={"ignore_case": True})
+    check_reward(Cased(), [strict, lenient])
+    for reward, config in ((Cased(ignore_case=True), {}), (Cased(), {"ignore_case": True})):
+        with pytest.raises(ConformanceError, match="the wrong completion 'oslo'"):
+            check_reward(reward, [strict], config=config)
+    typo = Case(prompt, config={"ignore_cases": True})
+    with pytest.raises(ConfigError, match=r"prompt '1': no field 'ignore_cases'\. Did you mean"):
+        check_reward(Cased(), [strict, typo])
+
+
+def test_malformed_completions_only_must_not_fail() -> None:
+    case = Case(PROMPT, CASE.gold, CASE.wrong, malformed=("42", "\\boxed{", "{" * 50))
+    assert rules_of(make_exact()(), case) == {}
+    found = rules_of(indexing(), Case(PROMPT, CASE.gold, CASE.wrong, malformed=("\t",)))
+    assert "the malformed completion '\\t' on prompt '1'" in [f.given for f in found["raised"]]
+
+
+def test_batch_may_differ_by_the_tolerance() -> None:
+    class Padded(make_exact()):  # type: ignore[misc]
+        def score_batch(self, samples: Sequence[Sample]) -> list[Score]:
+            shift = 1e-5 * len(samples) / 100
+            return [Score(abs(self.score(s).value - shift), label=self.score(s).label)
+                    for s in samples]  # fmt: skip
+
+    assert set(rules_of(Padded())) == {"neighbours"}
+    assert rules_of(Padded(), tolerance=1e-4) == {}
+
+
+def test_a_reward_that_always_hangs_costs_a_few_time_limits() -> None:
+    class Hanging(make_exact()):  # type: ignore[misc]
+        time_limit: ClassVar[float] = 0.2
+
+        def score(self, sample: Sample) -> Score:
+            time.sleep(60)
+            return Score(1.0)
+
+    started = time.monotonic()
+    found = rules_of(Hanging())
+    assert len(found["timeout"]) == 3
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("cases", [[], [Case(PROMPT, gold=("42",))]])
 def test_check_reward_needs_cases_that_show_something(cases: list[Case]) -> None:
-    with pytest.raises(ValueError, match="at least one gold and one wrong completion"):
-        check_reward(Exact(), cases)
+    with pytest.raises(ConfigError, match="at least one gold and one wrong completion"):
+        check_reward(make_exact()(), cases)
 
 
 def test_check_reward_needs_a_finite_range() -> None:
-    with pytest.raises(ValueError, match="needs a finite range; 'function' has"):
+    with pytest.raises(ConfigError, match="needs a finite range; 'len' has"):
         check_reward(FunctionReward(function=len), [CASE])
 
 
-class Draw(gymnasium.Env[Any, Any]):
-    """Shows a number drawn from `mixed` seeds; one step per episode."""
-
-    observation_space = spaces.Discrete(10**6)
-    action_space = spaces.Discrete(4)
-
-    def __init__(self, how: str) -> None:
-        self.how = how
-        self.episode = 0
-        self.base = 0
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[int, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.base, self.episode = (seed, 0) if seed is not None else (self.base, self.episode + 1)
-        return self.draw(), {}
-
-    def draw(self) -> int:
-        match self.how:
-            case "shifted":
-                return int(np.random.default_rng(self.base + self.episode).integers(10**6))
-            case "unseeded":
-                return random.randrange(10**6)
-            case "ignored":
-                return int(np.random.default_rng(self.episode).integers(10**6))
-            case "constant":
-                return 0
-        return int(self.np_random.integers(10**6))
-
-    def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
-        return self.draw(), float(action), True, False, {}
-
-
-@pytest.mark.parametrize("how", ["sound", "constant"])
-def test_check_env_passes(how: str) -> None:
-    check_env(lambda: Draw(how))
-
-
-@pytest.mark.parametrize(
-    ("how", "violation"),
-    [
-        ("unseeded", "two runs with seed 0 differ"),
-        ("ignored", "seeds 0 and 1 share 100% of their starts; derive generators"),
-        ("shifted", "seeds 0 and 1 share 100% of their starts shifted by one; derive generators"),
-    ],
-)
-def test_check_env_finds_bad_seeding(how: str, violation: str) -> None:
-    with pytest.raises(ConformanceError, match=violation):
-        check_env(lambda: Draw(how))
+def test_conformance_tests_makes_one_test_per_rule() -> None:
+    test = conformance_tests(contains(), [CASE])
+    (mark,) = test.pytestmark  # type: ignore[attr-defined]  # what parametrize leaves
+    assert mark.args == ("rule", REWARD_RULES)
+    test("gold")
+    with pytest.raises(ConformanceError, match="target among others"):
+        test("gameable")

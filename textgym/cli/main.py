@@ -23,7 +23,8 @@ from textgym.errors import ConfigError, PluginError, TextGymError, UnknownNameEr
 FAILED, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 _OWN = {
-    "plugins": "list plugins and what they offer",
+    "plugins": "list plugins and what they offer; check a reward",
+    "new-plugin": "write a small distribution with a reward, ready to install",
     "doctor": "say what this machine has and what is missing",
     "score": "score a file of completions with a reward",
 }
@@ -123,7 +124,7 @@ def _external_commands() -> dict[str, EntryPoint]:
 
 def _load(name: str, external: dict[str, EntryPoint]) -> Command:
     if name in _OWN:
-        loaded = importlib.import_module(f"textgym.cli.{name}").COMMAND
+        loaded = importlib.import_module(f"textgym.cli.{name.replace('-', '_')}").COMMAND
     else:
         loaded = external[name].load()
     if not isinstance(loaded, Command):

@@ -1,10 +1,14 @@
-"""`textgym plugins`: what is installed, what it offers, and what could not be loaded."""
+"""`textgym plugins`: what is installed, what it offers, and what could not be loaded.
+
+`textgym plugins check NAME` is in `textgym.cli.plugins_check`.
+"""
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Mapping
 
+from textgym.cli import plugins_check
 from textgym.cli.command import Command
 from textgym.cli.output import console, print_json, table
 from textgym.plugins import Contribution, PluginManager, plugin_manager
@@ -13,10 +17,18 @@ from textgym.plugins import Contribution, PluginManager, plugin_manager
 def configure(parser: ArgumentParser) -> None:
     """Add the arguments of `textgym plugins`."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action")
+    check = actions.add_parser(
+        "check", help=plugins_check.HELP, description=plugins_check.HELP, allow_abbrev=False
+    )
+    check.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
+    plugins_check.configure(check)
 
 
 def run(arguments: Namespace) -> int:
-    """Print the plugins and their contributions."""
+    """Print the plugins and their contributions, or what a check of one finds."""
+    if arguments.action == "check":
+        return plugins_check.run(arguments)
     manager = plugin_manager()
     if arguments.json:
         print_json(describe(manager))
@@ -70,4 +82,4 @@ def _tables(manager: PluginManager) -> dict[str, Mapping[str, Contribution]]:
     }
 
 
-COMMAND = Command("list plugins and what they offer, by name", configure, run)
+COMMAND = Command("list plugins and what they offer, or check a reward", configure, run)

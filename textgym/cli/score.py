@@ -40,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print the summary as JSON")
     add("--workers", type=_positive, default=os.cpu_count() or 1, metavar="N",
         help="worker processes of a reward that needs isolation")  # fmt: skip
+    add("--cache", type=Path, metavar="FILE", help="keep scores here and do not score twice")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -50,8 +51,10 @@ def run(arguments: argparse.Namespace) -> int:
         completion_field=arguments.completion_field,
         target_field=arguments.target_field,
     )
-    summary = Summary(file, threshold=_threshold(rubric))
-    interrupted = _score(rubric, summary, arguments.output, arguments.workers)
+    only = rubric.rewards[0].reward if len(rubric.rewards) == 1 and not rubric.routes else None
+    summary = Summary(file, threshold=_threshold(rubric), reward=only)
+    scorer = Scorer(rubric, num_workers=arguments.workers, cache=arguments.cache)
+    interrupted = _score(scorer, summary, arguments.output)
     if arguments.json:
         print_json(summary.as_json())
     else:
@@ -76,17 +79,19 @@ def _threshold(rubric: Rubric) -> float:
     return middle if math.isfinite(middle) else 0.5
 
 
-def _score(rubric: Rubric, summary: Summary, output: Path | None, num_workers: int) -> bool:
+def _score(scorer: Scorer, summary: Summary, output: Path | None) -> bool:
     """Fill the summary, and the output file as far as the summary; return whether interrupted."""
     samples = summary.file.samples
     with ExitStack() as stack:
-        scorer = stack.enter_context(Scorer(rubric, num_workers=num_workers))
+        stack.enter_context(scorer)
         scorer.check_routes(judged.sample.prompt for judged in samples)
         try:
             written = stack.enter_context(output.open("w", encoding="utf-8")) if output else None
         except OSError as error:
             raise ConfigError(f"--output {output}: {error.strerror}") from None
         progress = stack.enter_context(_progress())
+        if scorer.cache is not None:
+            summary.cache_counts = scorer.cache.counts
         task = progress.add_task("scoring", total=len(samples))
         try:
             for start in range(0, len(samples), _CHUNK):

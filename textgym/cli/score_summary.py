@@ -10,6 +10,7 @@ from rich.console import Console
 
 from textgym.cli.output import table
 from textgym.prompt_files import summarise
+from textgym.reward import Reward
 from textgym.sample_files import JudgedSample, SampleFile
 from textgym.score import Score
 from textgym.validation import shown
@@ -24,7 +25,11 @@ class Summary:
     file: SampleFile
     threshold: float
     """A value above this says correct."""
+    reward: Reward | None = None
+    """The one reward that scores; what its method `report` returns, if it has one, is shown."""
     scores: list[Score] = field(default_factory=list)
+    cache_counts: Counter[str] | None = None
+    """What became of the samples in the score cache, if there is one."""
 
     @property
     def outcomes(self) -> Counter[str]:
@@ -36,6 +41,12 @@ class Summary:
         """The mean over the scored samples, None if there is none."""
         values = [score.value for score in self.scores if score.is_scored]
         return math.fsum(values) / len(values) if values else None
+
+    @property
+    def figures(self) -> dict[str, float | None]:
+        """What the reward itself reports over all scores, by name."""
+        report = getattr(self.reward, "report", None)
+        return dict(report(self.scores)) if callable(report) else {}
 
     @property
     def labels(self) -> Counter[str]:
@@ -71,9 +82,11 @@ class Summary:
             "outcomes": dict(self.outcomes),
             "mean": self.mean,
             "labels": dict(self.labels),
+            "figures": self.figures,
             "judged": len(self.judged),
             "agreement": self.agreement,
             "disagreements": [as_record(*pair) for pair in self.disagreements],
+            "cache": None if self.cache_counts is None else dict(self.cache_counts),
             "problems": [str(problem) for problem in self.file.problems],
         }
 
@@ -99,6 +112,10 @@ class Summary:
         rows += [(outcome, str(count)) for outcome, count in self.outcomes.most_common()]
         rows.append(("mean of scored", "none" if self.mean is None else f"{self.mean:.4f}"))
         rows += [(f"label {label}", str(count)) for label, count in self.labels.most_common()]
+        rows += [(name, _shown_figure(value)) for name, value in self.figures.items()]
+        if self.cache_counts is not None:
+            names = ("hits", "misses", "bypassed")
+            rows.append(("cache", ", ".join(f"{self.cache_counts[n]} {n}" for n in names)))
         if self.agreement is not None:
             agreeing = len(self.judged) - len(self.disagreements)
             share = f"{agreeing}/{len(self.judged)} = {self.agreement:.2%}"
@@ -123,6 +140,12 @@ def as_record(judged: JudgedSample, score: Score) -> dict[str, object]:
         "seconds": round(score.seconds, 6),
         "parts": {n: p.value if p.is_scored else None for n, p in score.parts.items()},
     }
+
+
+def _shown_figure(value: float | None) -> str:
+    if value is None:
+        return "none"
+    return str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
 def _outcome(score: Score) -> str:

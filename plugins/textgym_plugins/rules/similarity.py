@@ -1,0 +1,92 @@
+"""The reward `similarity`: BLEU, chrF or ROUGE of the answer against references.
+
+Computed by sacrebleu and rouge-score, sentence by sentence, on a scale from 0 to 1; with several
+references BLEU and chrF use them together and ROUGE takes the best.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from typing import ClassVar, Literal
+
+from textgym import Reward, Sample, Score
+from textgym.errors import MissingExtraError
+from textgym.reward import Isolation
+from textgym_plugins.rules.exact_match import accepted
+from textgym_plugins.rules.text import after_thinking, short
+
+Metric = Literal["bleu", "chrf", "rouge1", "rouge2", "rougeL"]
+_Measure = Callable[[str, list[str]], float]
+
+_LONGEST = 20_000
+"""Characters compared. ROUGE-L takes time with the product of the lengths; a text that much longer
+than its reference scores close to nothing anyway."""
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_ROUGE_READS = re.compile("[A-Za-z0-9]")
+
+
+class SimilarityReward(Reward):
+    """How similar the answer is to a reference text."""
+
+    name: ClassVar[str] = "similarity"
+    isolation: ClassVar[Isolation] = "inline"
+
+    metric: Metric = "chrf"
+    """`chrf` works in every language; `bleu` by words; `rouge` knows Latin letters and digits."""
+    tokenizer: Literal["13a", "intl", "zh", "char"] = "13a"
+    """How BLEU finds words: `13a` for English, `intl`, `zh` for Chinese, `char`."""
+
+    def score(self, sample: Sample) -> Score:
+        """Return the similarity; abstain where the target holds no text to compare with."""
+        references = [reference[:_LONGEST] for reference in accepted(sample.prompt.target)]
+        if self.metric.startswith("rouge"):
+            references = [r for r in references if _ROUGE_READS.search(r)]
+        if not references:
+            what = short(str(sample.prompt.target))
+            return Score.unscored(
+                f"the target of prompt '{sample.prompt.id}' is {what}; {self.metric} needs a "
+                "text or a list of texts" + _ROUGE_HINT * self.metric.startswith("rouge")
+            )
+        answer = after_thinking(sample.completion) or ""
+        answer = _SURROGATES.sub("\ufffd", answer[:_LONGEST])
+        try:
+            value = _measure(self.metric, self.tokenizer)(answer, references)
+        except MissingExtraError as error:
+            return Score.failed("unavailable", str(error))
+        return Score(min(max(value, 0.0), 1.0), reason=f"{self.metric} {value:.4f}")
+
+
+_ROUGE_HINT = " with Latin letters or digits"
+
+
+@functools.cache
+def _measure(metric: Metric, tokenizer: str) -> _Measure:
+    """Return the function of an answer and its references.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+    """
+    return _rouge(metric) if metric.startswith("rouge") else _sacrebleu(metric, tokenizer)
+
+
+def _sacrebleu(metric: Metric, tokenizer: str) -> _Measure:
+    try:
+        from sacrebleu.metrics.bleu import BLEU
+        from sacrebleu.metrics.chrf import CHRF
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("sacrebleu", "similarity", f"the metric '{metric}'") from error
+    scorer = CHRF() if metric == "chrf" else BLEU(tokenize=tokenizer, effective_order=True)
+    return lambda answer, references: float(scorer.sentence_score(answer, references).score) / 100
+
+
+def _rouge(metric: Metric) -> _Measure:
+    try:
+        from rouge_score.rouge_scorer import RougeScorer
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("rouge-score", "similarity", f"the metric '{metric}'") from error
+    scorer = RougeScorer([metric])
+    return lambda answer, references: max(
+        float(scorer.score(reference, answer)[metric].fmeasure) for reference in references
+    )
