@@ -5,6 +5,8 @@ from __future__ import annotations
 import textgym
 from textgym_plugins.arithmetic import Arithmetic
 from textgym_plugins.ifeval import IFEvalPrompts, IFEvalReward
+from textgym_plugins.kbqa import Kbqa
+from textgym_plugins.kbqa.rgb import Rgb
 from textgym_plugins.math import MathReward
 from textgym_plugins.rules import RULES
 
@@ -12,10 +14,10 @@ from textgym_plugins.rules import RULES
 @textgym.hookimpl
 def textgym_rewards() -> list[type[textgym.Reward]]:
     """Return the first-party rewards."""
-    return [MathReward, IFEvalReward, *RULES]
+    return [MathReward, Kbqa, IFEvalReward, *RULES]
 
 
 @textgym.hookimpl
 def textgym_prompt_sources() -> list[type[textgym.PromptSource]]:
     """Return the first-party prompt sources."""
-    return [Arithmetic, IFEvalPrompts]
+    return [Arithmetic, Rgb, IFEvalPrompts]
