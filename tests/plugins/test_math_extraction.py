@@ -7,7 +7,7 @@ import pytest
 from textgym import Prompt, Sample, Score
 from textgym_plugins.math import MathReward
 from textgym_plugins.math.characters import strip_decoration
-from textgym_plugins.math.extract import after_thinking, extract
+from textgym_plugins.math.extract import extract
 
 QUESTION = "How much is it in the end?"
 
@@ -148,24 +148,6 @@ def test_prompt_with_the_target_in_it_is_no_answer_when_echoed() -> None:
     question = "Is the answer 42? The answer is 42"
     assert score(question, "42", question).label == "no_answer"
     assert score(f"{question}\nSo: 42", "42", question).label == "correct"
-
-
-@pytest.mark.parametrize(
-    ("text", "after"),
-    [
-        ("42", "42"),
-        ("a < b", "a < b"),
-        ("<think>41</think>42", "42"),
-        ("<THINK>41</Think>42", "42"),
-        ("<thinking>41</thinking>42", "42"),
-        ("41</think>42", "42"),
-        ("<think>a</think>b<think>c</think>d", "d"),
-        ("<think>42", None),
-        ("<think>a</think>b<think>c", None),
-    ],
-)
-def test_after_thinking(text: str, after: str | None) -> None:
-    assert after_thinking(text) == after
 
 
 CHOICES = {

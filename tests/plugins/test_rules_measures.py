@@ -14,7 +14,7 @@ from textgym import Prompt, Sample, Score
 from textgym.errors import ConfigError
 from textgym.testing import check_reward
 from textgym_plugins.rules.entropy import entropy
-from textgym_plugins.rules.text import after_thinking, units
+from textgym_plugins.rules.text import units
 
 
 def score(name: str, completion: str, *, prompt: str = "Hello?", tokens: int | None = None,
@@ -127,23 +127,6 @@ def test_entropy_of_known_distributions() -> None:
     assert entropy("aab") == pytest.approx(-(2 / 3 * math.log2(2 / 3) + 1 / 3 * math.log2(1 / 3)))
     assert score("entropy", "abcd").value == pytest.approx(0.5)
     assert score("entropy", "a b c d", unit="words", full_bits=1).value == 1.0
-
-
-@pytest.mark.parametrize(
-    ("completion", "answer"),
-    [
-        ("42", "42"),
-        ("<think>a</think>\n\n42", "42"),
-        ("<think>a</think> 1 <think>b</think> 2", " 2"),
-        ("<think>a", None),
-        ("<think>a</think>1<think>b", None),
-        ("a</think>42", "42"),
-        ("<Thinking>a</thinking>42", "42"),
-        ("1 < 2", "1 < 2"),
-    ],
-)
-def test_the_answer_is_what_follows_the_last_thought(completion: str, answer: str | None) -> None:
-    assert after_thinking(completion) == answer
 
 
 @given(st.text(max_size=200), st.text(min_size=1, max_size=50))

@@ -13,7 +13,7 @@ from textgym.errors import PromptError
 from textgym.reward import Isolation
 from textgym_plugins.ifeval.checker import Mode, Verdict, check_instructions
 from textgym_plugins.ifeval.instruction import read_instructions
-from textgym_plugins.rules.text import after_thinking
+from textgym_plugins.thinking import after_thinking
 
 
 class IFEvalReward(Reward):

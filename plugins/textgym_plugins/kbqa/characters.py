@@ -50,18 +50,3 @@ def fold(text: str) -> str:
     if not folded.isascii() and " " in folded:
         folded = _CJK_GAP.sub("", folded)
     return folded
-
-
-_THINK = re.compile(r"<(/?)(?:think(?:ing)?|thought|reasoning)>", re.IGNORECASE)
-
-
-def after_thinking(completion: str) -> str | None:
-    """Return what follows the last closing think tag, or None if a think tag stays open."""
-    if "<" not in completion:
-        return completion
-    position, is_open = 0, False
-    for tag in _THINK.finditer(completion):
-        is_open = not tag[1]
-        if not is_open:
-            position = tag.end()
-    return None if is_open else completion[position:]

@@ -11,7 +11,7 @@ import re
 from typing import NamedTuple
 
 from textgym import Prompt
-from textgym_plugins.kbqa.characters import after_thinking, fold
+from textgym_plugins.kbqa.characters import fold
 from textgym_plugins.kbqa.clauses import Clause, split
 from textgym_plugins.kbqa.commitment import is_claimed
 from textgym_plugins.kbqa.final_text import (
@@ -34,6 +34,7 @@ from textgym_plugins.kbqa.stance import (
     read_stance,
 )
 from textgym_plugins.kbqa.target import Group, Page, Span, Target, occurrences, values_like
+from textgym_plugins.thinking import after_thinking
 
 MAX_CHARACTERS = 40_000
 """A final answer longer than this, blank ends aside, is none."""

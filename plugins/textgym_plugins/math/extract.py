@@ -20,6 +20,7 @@ from textgym_plugins.math.correction import (
 )
 from textgym_plugins.math.sentence import SEVERAL, value_of, value_of_line
 from textgym_plugins.math.statements import FORMULAS, Statement, statements
+from textgym_plugins.thinking import after_thinking
 
 
 def extract(completion: str, *, wants_words: bool = False) -> Extraction:
@@ -50,18 +51,7 @@ def extract(completion: str, *, wants_words: bool = False) -> Extraction:
     return Extraction(last.text, last.how)
 
 
-_THINK = re.compile(r"<(/?)think(?:ing)?>", re.IGNORECASE)
 _ANNOTATION = re.compile(r"<<[^<>\n]{0,200}>>")
-
-
-def after_thinking(text: str) -> str | None:
-    """Return what follows the last closing think tag, or None if a think tag stays open."""
-    if "<" not in text:
-        return text
-    last = max(_THINK.finditer(text), key=re.Match.start, default=None)
-    if last is None:
-        return text
-    return text[last.end() :] if last[1] else None
 
 
 _OR = re.compile(

@@ -14,7 +14,8 @@ from typing import ClassVar, NamedTuple
 
 from textgym import Reward, Sample, Score
 from textgym.reward import Isolation
-from textgym_plugins.rules.text import after_thinking, normalize, short
+from textgym_plugins.rules.text import normalize, short
+from textgym_plugins.thinking import after_thinking
 
 _LETTERS = "ABCDEFGHIJ"
 _BARE = r"([A-J])(?![A-Za-z'’])"

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from textgym import Reward, Sample, Score
 from textgym.reward import Isolation
-from textgym_plugins.rules.text import after_thinking, normalize, short
+from textgym_plugins.rules.text import normalize, short
+from textgym_plugins.thinking import after_thinking
 
 _LONGEST = 10_000
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b")

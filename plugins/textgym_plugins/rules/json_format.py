@@ -15,7 +15,8 @@ from pydantic import JsonValue, field_validator
 from textgym import Reward, Sample, Score
 from textgym.errors import ConfigError, MissingExtraError
 from textgym_plugins.rules.json_text import parse_json, without_fence
-from textgym_plugins.rules.text import after_thinking, short
+from textgym_plugins.rules.text import short
+from textgym_plugins.thinking import after_thinking
 
 
 class JsonFormat(Reward):

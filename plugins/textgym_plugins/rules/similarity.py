@@ -15,7 +15,8 @@ from textgym import Reward, Sample, Score
 from textgym.errors import MissingExtraError
 from textgym.reward import Isolation
 from textgym_plugins.rules.exact_match import accepted
-from textgym_plugins.rules.text import after_thinking, short
+from textgym_plugins.rules.text import short
+from textgym_plugins.thinking import after_thinking
 
 Metric = Literal["bleu", "chrf", "rouge1", "rouge2", "rougeL"]
 _Measure = Callable[[str, list[str]], float]

@@ -6,26 +6,14 @@ import re
 import unicodedata
 from typing import Literal
 
+from textgym_plugins.thinking import after_thinking
+
 Part = Literal["answer", "completion"]
 """The answer is what stands after the closing think tag; nothing, where a think tag stays open."""
 
-_THINK = re.compile(r"<(/?)think(?:ing)?>", re.IGNORECASE)
 _SPACES = re.compile(r"\s+")
 _HAN_AND_KANA = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _UNIT = re.compile(rf"[{_HAN_AND_KANA}]|[^\W{_HAN_AND_KANA}]{{1,16}}|[^\w\s]")
-
-
-def after_thinking(completion: str) -> str | None:
-    """Return what follows the last closing think tag, or None if a think tag stays open.
-
-    Blank lines between the tag and the answer belong to neither.
-    """
-    if "<" not in completion:
-        return completion
-    last = max(_THINK.finditer(completion), key=re.Match.start, default=None)
-    if last is None:
-        return completion
-    return completion[last.end() :].lstrip("\r\n") if last[1] else None
 
 
 def part_of(completion: str, part: Part) -> str:
