@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import pytest
@@ -77,15 +77,12 @@ REWARDS: tuple[type[textgym.Reward], ...] = (ExactMatch, IdCount, Length, Penalt
 
 
 @pytest.fixture(autouse=True)
-def rewards() -> Iterator[None]:
-    """Offer the rewards by name, as an installed plugin would."""
-    table = textgym.plugin_manager().rewards
+def rewards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offer the rewards by name, as an installed plugin would; they hide installed ones."""
     plugin = Plugin("tests", "tests", "0")
-    offered = {r.name: Contribution(r, plugin) for r in REWARDS}
-    table.update(offered)
+    for reward in REWARDS:
+        offered = Contribution(reward, plugin)
+        monkeypatch.setitem(textgym.plugin_manager().rewards, reward.name, offered)
     ExactMatch.batches.clear()
     ExactMatch.scored.clear()
     IdCount.calls.clear()
-    yield
-    for name in offered:
-        del table[name]

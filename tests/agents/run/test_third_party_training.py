@@ -15,11 +15,11 @@ import pytest
 from textgym_agents.lm.tiny import tiny_tokenizer
 
 QUICK = [
-    "--preset", "seed", "--set", "iterations=16", "--set", "rollout.num_episodes=64",
+    "--preset", "seed", "--set", "iterations=24", "--set", "rollout.num_episodes=64",
     "--set", "rollout.num_envs=64", "--set", "rollout.max_new_tokens=16",
     "--set", "rollout.max_length=32", "--set", "env.kwargs.score_length_cut=true",
     "--set", "ppo.batch_size=16", "--set", "ppo.gamma=1", "--set", "ppo.entropy_coef=0",
-    "--set", "ppo.optimizer.learning_rate=1e-3", "--set", "ppo.kl_stop.target=null",
+    "--set", "ppo.optimizer.learning_rate=3e-4", "--set", "ppo.kl_stop.target=null",
     "--set", "evaluation.num_episodes=16",
 ]  # fmt: skip
 
@@ -45,18 +45,18 @@ def test_a_plugin_trains(rows: list[dict[str, Any]]) -> None:
     """50 words are worth 0, none 1; 16 random letters and spaces have about 3 words."""
     updates = [row for row in rows if row["phase"] == "ppo"]
     rewards = [row["rollout/reward"] for row in updates]
-    assert len(rewards) == 16
+    assert len(rewards) == 24
     assert all(0.0 < reward < 1.0 for reward in rewards)
-    assert fmean(rewards[-3:]) > fmean(rewards[:3]) + 0.02, rewards
+    assert fmean(rewards[-4:]) > fmean(rewards[:4]) + 0.015, rewards
 
 
 def test_a_plugin_leaves_a_whole_record(rows: list[dict[str, Any]]) -> None:
     last = [row for row in rows if row["phase"] == "ppo"][-1]
-    assert last["iteration"] == 16
+    assert last["iteration"] == 24
     assert (last["rollout/num_scored"], last["rollout/num_failed"]) == (64, 0)
     assert last["rollout/reward_std"] > 0
     for key in ("ppo/policy_loss", "ppo/value_loss", "ppo/entropy", "ppo/kl_k3", "ppo/grad_norm"):
         assert isinstance(last[key], float), key
     evaluations = [row for row in rows if row["phase"] == "evaluation"]
-    assert [row["iteration"] for row in evaluations] == [0, 16]
+    assert [row["iteration"] for row in evaluations] == [0, 24]
     assert evaluations[1]["evaluation/sampled_reward"] > evaluations[0]["evaluation/sampled_reward"]
