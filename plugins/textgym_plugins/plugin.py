@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import textgym
+from textgym.remote import RemoteReward
 from textgym_plugins.arithmetic import Arithmetic
 from textgym_plugins.ifeval import IFEvalPrompts, IFEvalReward
+from textgym_plugins.judge import JudgeReward
 from textgym_plugins.kbqa import Kbqa
 from textgym_plugins.kbqa.rgb import Rgb
 from textgym_plugins.math import MathReward
@@ -14,7 +16,7 @@ from textgym_plugins.rules import RULES
 @textgym.hookimpl
 def textgym_rewards() -> list[type[textgym.Reward]]:
     """Return the first-party rewards."""
-    return [MathReward, Kbqa, IFEvalReward, *RULES]
+    return [MathReward, Kbqa, IFEvalReward, JudgeReward, RemoteReward, *RULES]
 
 
 @textgym.hookimpl

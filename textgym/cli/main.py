@@ -27,6 +27,7 @@ _OWN = {
     "new-plugin": "write a small distribution with a reward, ready to install",
     "doctor": "say what this machine has and what is missing",
     "score": "score a file of completions with a reward",
+    "serve": "serve rewards, the sandbox or a reference model on HTTP",
 }
 _KNOWN_HELP = {
     "train": "train a policy on an environment",
