@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from textgym_plugins.rules.text import after_thinking
+from textgym_plugins.thinking import after_thinking
 
 _MAX_OBJECTS = 100
 _MAX_REASON = 500
