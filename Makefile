@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in python3.11 python3; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help train test check bench clean
+.PHONY: help sandbox train test check bench clean
 
 help:
 	@echo "make train   train a tiny language model with PPO, and show how it got better"
@@ -25,11 +25,19 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-train: $(INSTALLED)
+# The sandbox of the code reward. Installed where that needs no password; without it the reward refuses to run.
+sandbox:
+	@command -v bwrap >/dev/null || { command -v apt-get >/dev/null && { \
+		sudo=$$([ "$$(id -u)" = 0 ] || echo "sudo -n"); \
+		$$sudo apt-get install -y bubblewrap || \
+			{ $$sudo apt-get update && $$sudo apt-get install -y bubblewrap; }; } >/dev/null 2>&1; } || \
+		echo "Note: bubblewrap is not installed, and cannot be from here; see docs/sandbox.md." >&2
+
+train: $(INSTALLED) | sandbox
 	@$(BIN)/textgym train $(ARGS)
 
 # One thread a worker: the models of the tests are small, and threads of several workers would fight for the cores.
-test: $(INSTALLED)
+test: $(INSTALLED) | sandbox
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(TESTS)
 
 check: $(INSTALLED)
@@ -38,7 +46,7 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/textgym/test_layers.py
 
-bench: $(INSTALLED)
+bench: $(INSTALLED) | sandbox
 	$(BIN)/python -m benchmarks $(BENCH)
 
 clean:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textgym
 from textgym.remote import RemoteReward
 from textgym_plugins.arithmetic import Arithmetic
+from textgym_plugins.code import CodeReward, HumanEval, Mbpp
 from textgym_plugins.ifeval import IFEvalPrompts, IFEvalReward
 from textgym_plugins.judge import JudgeReward
 from textgym_plugins.kbqa import Kbqa
@@ -16,10 +17,18 @@ from textgym_plugins.rules import RULES
 @textgym.hookimpl
 def textgym_rewards() -> list[type[textgym.Reward]]:
     """Return the first-party rewards."""
-    return [MathReward, Kbqa, IFEvalReward, JudgeReward, RemoteReward, *RULES]
+    return [
+        MathReward,
+        CodeReward,
+        Kbqa,
+        IFEvalReward,
+        JudgeReward,
+        RemoteReward,
+        *RULES,
+    ]
 
 
 @textgym.hookimpl
 def textgym_prompt_sources() -> list[type[textgym.PromptSource]]:
     """Return the first-party prompt sources."""
-    return [Arithmetic, Rgb, IFEvalPrompts]
+    return [Arithmetic, HumanEval, Mbpp, Rgb, IFEvalPrompts]

@@ -52,6 +52,7 @@ class Findings(TypedDict):
     memory_gib: float
     gpus: list[str]
     sandbox: str
+    isolation: dict[str, str]
     packages: list[dict[str, str]]
     plugins: list[dict[str, str]]
     environments: list[str]
@@ -71,6 +72,7 @@ def examine() -> Findings:
         "memory_gib": _memory_gib(),
         "gpus": _gpus(faults),
         "sandbox": examine_sandbox(),
+        "isolation": examine_isolation(),
         "packages": packages,
         "plugins": plugins,
         "environments": environments,
@@ -100,6 +102,28 @@ def examine_sandbox() -> str:
         return "works"
     reason = " ".join(trial.stderr.split()) or f"exit code {trial.returncode}"
     return f"bwrap cannot make a sandbox: {reason}"
+
+
+def examine_isolation() -> dict[str, str]:
+    """Return, by reward, what those that run programs say of the isolation they get here.
+
+    Such a reward has a class method `isolation_report`, which tries it out.
+    """
+    try:
+        rewards = plugin_manager().rewards
+    except PluginError:
+        return {}  # reported with the plugins
+    reports = {
+        name: getattr(offered.value, "isolation_report", None) for name, offered in rewards.items()
+    }
+    found: dict[str, str] = {}
+    for name, report in sorted(reports.items()):
+        if callable(report):
+            try:
+                found[name] = str(report())
+            except Exception as error:  # a third party's
+                found[name] = f"unknown: {type(error).__name__}: {error}"
+    return found
 
 
 def _packages(faults: list[str]) -> list[dict[str, str]]:
@@ -155,6 +179,7 @@ def _print(findings: Findings) -> None:
         ("memory", f"{findings['memory_gib']} GiB"),
         ("GPUs", ", ".join(findings["gpus"]) or "none that torch can use"),
         ("sandbox", findings["sandbox"]),
+        *((f"isolation of '{name}'", said) for name, said in findings["isolation"].items()),
         ("environments", ", ".join(findings["environments"])),
     )
     out.print(table("Machine", ("what", "found"), machine))

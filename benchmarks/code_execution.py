@@ -1,0 +1,147 @@
+"""HumanEval's canonical solutions, run in the sandbox and by a process per check.
+
+The peer is the design of openai/human-eval's `check_correctness`, written afresh: for each check a
+manager process that holds the verdict, and a forked process that makes a temporary folder, disables
+what could hurt and executes prompt, completion and test in one namespace under an interval timer.
+It has no boundary; ours has all of it. Both check with two workers, in alternating rounds; medians
+count.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import io
+import json
+import multiprocessing
+import os
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import textgym
+from benchmarks.table import Row, print_table
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("TEXTGYM_SHARED_DATA", ROOT.parent / "shared" / "data"))
+NUM_WORKERS = 2
+NUM_ROUNDS = 5
+TARGET = 5.0
+_SECONDS = 10.0
+
+Problem = dict[str, str]
+
+
+def check(problem: Problem) -> bool:
+    """Return whether a problem's canonical solution passes, in a process of its own."""
+    context = multiprocessing.get_context("fork")
+    with context.Manager() as manager:
+        verdicts = manager.list()
+        process = context.Process(target=_execute, args=(problem, verdicts))
+        process.start()
+        process.join(_SECONDS + 1)
+        if process.is_alive():
+            process.kill()
+        return list(verdicts) == ["passed"]
+
+
+def _execute(problem: Problem, verdicts: Any) -> None:
+    program = (
+        f"{problem['prompt']}{problem['canonical_solution']}\n{problem['test']}\n"
+        f"check({problem['entry_point']})"
+    )
+    chdir, rmdir, unlink = os.chdir, os.rmdir, os.unlink
+    home = os.getcwd()
+    with tempfile.TemporaryDirectory() as folder:
+        chdir(folder)
+        _disable()
+        try:
+            with _quiet(), _alarm(_SECONDS):
+                exec(program, {})
+            verdicts.append("passed")
+        except BaseException as error:
+            verdicts.append(f"failed: {error}")
+        os.chdir, os.rmdir, os.unlink = chdir, rmdir, unlink
+        chdir(home)
+
+
+def _disable() -> None:
+    faulthandler.disable()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    for name in ("kill", "system", "putenv", "remove", "fork", "rmdir", "chdir", "unlink"):
+        setattr(os, name, None)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    stream = io.StringIO()
+    with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+        yield
+
+
+@contextlib.contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    def stop(*_: object) -> None:
+        raise TimeoutError
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def measure_peer(problems: list[Problem]) -> float:
+    """Return checks per second of the process-per-check design."""
+    started = time.perf_counter()
+    with ThreadPoolExecutor(NUM_WORKERS) as pool:
+        passed = sum(pool.map(check, problems))
+    seconds = time.perf_counter() - started
+    if passed != len(problems):
+        raise RuntimeError(f"the peer passes {passed} of {len(problems)}")
+    return len(problems) / seconds
+
+
+def measure_ours(samples: list[textgym.Sample], reward: textgym.Reward) -> float:
+    """Return runs per second in the sandbox."""
+    started = time.perf_counter()
+    scores = reward.score_batch(samples)
+    seconds = time.perf_counter() - started
+    wrong = [score.reason for score in scores if score.value != 1.0]
+    if wrong:
+        raise RuntimeError(f"{len(wrong)} of {len(scores)} fail: {wrong[0]}")
+    return len(samples) / seconds
+
+
+def run() -> list[Row]:
+    """Return the one row of this benchmark; none where the data is not at hand."""
+    path = DATA / "human_eval.jsonl"
+    if not path.exists():
+        print(f"{path} is missing (set TEXTGYM_SHARED_DATA)", file=sys.stderr)
+        return []
+    problems = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    source = textgym.make_prompt_source("humaneval", path=path)
+    samples = [
+        textgym.Sample(prompt=source.prompt(index), completion=problem["canonical_solution"])
+        for index, problem in enumerate(problems)
+    ]
+    reward = textgym.make_reward("code", num_workers=NUM_WORKERS)
+    measure_ours(samples[:NUM_WORKERS], reward)  # starts the workers, which then stay warm
+    ours, peer = [], []
+    for _ in range(NUM_ROUNDS):
+        ours.append(measure_ours(samples, reward))
+        peer.append(measure_peer(problems))
+    note = f"HumanEval, {NUM_WORKERS} workers, full sandbox / a process per check"
+    medians = statistics.median(ours), statistics.median(peer)
+    return [Row("code execution", *medians, "runs/s", TARGET, note=note)]
+
+
+if __name__ == "__main__":
+    print_table(run())

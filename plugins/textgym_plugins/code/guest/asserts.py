@@ -1,0 +1,302 @@
+"""Turn assert code into single tests: each assertion is recorded, and the next one still runs.
+
+A test is an `assert` statement, or a whole `try` or `with` statement that holds one or expects an
+exception. An assertion in a loop is one test, which passes if it holds every time.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import copy
+import functools
+import itertools
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from textgym_plugins.code.guest.ahead import EarlyCall, early_call
+
+RECORDER = "__textgym_test__"
+_ERROR = "__textgym_error__"
+_FILE = "tests.py"
+_RAISES = frozenset({"raises", "assertRaises", "assertRaisesRegex"})
+_MAX_TEXT = 160
+
+
+@dataclass
+class Plan:
+    """Compiled test code, and what is known of it before it runs."""
+
+    code: Any
+    texts: list[str]
+    """The source of each test."""
+    is_certain: list[bool]
+    """Whether the test runs each time the code does: it is in no branch and no helper."""
+    names: list[str]
+    """Global names that the code reads and that may belong to the program."""
+    modules: frozenset[str]
+    """Modules of the standard library that it uses without importing them."""
+    functions: list[str]
+    """`test_...` functions without parameters, which nothing in the code calls."""
+    calls_check: bool
+    """Whether the code calls `check` itself."""
+    is_pure: bool
+    """Whether the code can leave nothing behind in the process that runs it."""
+
+
+@functools.lru_cache(maxsize=256)
+def make_plan(source: str, owned: frozenset[str], entry: str | None = None) -> Plan:
+    """Compile test code; raises SyntaxError if it is none.
+
+    Args:
+        source: the test code.
+        owned: names that the program is known to define, though they are built in (`sum`).
+        entry: the one that is tested; it is wanted even if the code does not read it.
+    """
+    tree = ast.parse(source, _FILE)
+    read = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    modules = frozenset(
+        node.value.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in sys.stdlib_module_names
+    )
+    functions = [
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef)
+        and node.name.startswith("test")
+        and node.name not in read
+        and not node.args.args
+    ]
+    bound = _bound(tree)
+    is_pure = all(map(_leaves_nothing, ast.walk(tree)))
+    if entry is not None:
+        owned, read = owned | {entry}, read | {entry}
+    names = _program_names(tree, read - bound, owned - bound)
+    marker = _Marker(source, frozenset(names))
+    tree = ast.fix_missing_locations(marker.visit(tree))
+    code = compile(tree, _FILE, "exec")
+    return Plan(
+        code, marker.texts, marker.is_certain, names, modules, functions, "check" in read, is_pure
+    )
+
+
+_PURE_MODULES = frozenset({
+    "bisect", "cmath", "collections", "copy", "fractions", "functools", "heapq", "itertools",
+    "math", "random", "re", "statistics", "string", "typing",
+})  # fmt: skip
+_IMPURE_NAMES = frozenset({
+    "__builtins__", "__import__", "breakpoint", "compile", "delattr", "eval", "exec", "exit",
+    "getattr", "globals", "help", "input", "locals", "open", "quit", "setattr", "super", "vars",
+    RECORDER,
+})  # fmt: skip
+_IMPURE_ATTRIBUTES = frozenset({
+    "cached_property", "dataclass_transform", "final", "get_type_hints", "no_type_check",
+    "no_type_check_decorator", "override", "register", "runtime_checkable",
+    "singledispatchmethod", "total_ordering", "update_wrapper", "wraps",
+})  # fmt: skip
+"""What of the pure modules writes into the object it is given, or evaluates text."""
+_IMPURE_NODES = (
+    ast.ClassDef, ast.Global, ast.Nonlocal, ast.AsyncFunctionDef, ast.Await, ast.Yield,
+    ast.YieldFrom,
+)  # fmt: skip
+
+
+def _leaves_nothing(node: ast.AST) -> bool:
+    """Whether a node belongs to the small language in which test code cannot touch its process.
+
+    Names and items are assigned, nothing else; attributes are read, unless they are private, a
+    module, or write for others.
+    """
+    match node:
+        case ast.Name(id=name):
+            return name not in _IMPURE_NAMES
+        case ast.Attribute(attr=name, ctx=context):
+            return isinstance(context, ast.Load) and _is_harmless(name)
+        case ast.Import(names=names):
+            return all(alias.name in _PURE_MODULES for alias in names)
+        case ast.ImportFrom(module=module, names=names):
+            return module in _PURE_MODULES and all(_is_harmless(alias.name) for alias in names)
+    return not isinstance(node, _IMPURE_NODES)
+
+
+def _is_harmless(attribute: str) -> bool:
+    is_module = attribute in sys.stdlib_module_names
+    return not (attribute.startswith("_") or is_module or attribute in _IMPURE_ATTRIBUTES)
+
+
+def _bound(tree: ast.Module) -> set[str]:
+    """Return the global names that the code itself defines, wherever in it."""
+    bound: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            bound.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            bound |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Assign):
+            bound |= {n.id for t in node.targets for n in ast.walk(t) if isinstance(n, ast.Name)}
+    return bound
+
+
+def _program_names(tree: ast.Module, read: set[str], owned: frozenset[str]) -> list[str]:
+    """Return the names that the program may answer for.
+
+    A built-in stays what it is, or the program could judge itself with an `abs` or a `set` of its
+    own, unless it is known to be what is tested, or nothing else in the code can be.
+    """
+    foreign = {name for name in read if not hasattr(builtins, name)}
+    owned_builtins = (owned & read) - foreign
+    if not owned and not any(name in _called(tree) for name in foreign):
+        owned_builtins = _innermost_builtin(tree)
+    return sorted(foreign | owned_builtins)
+
+
+def _called(tree: ast.AST) -> set[str]:
+    return {
+        node.func.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+
+
+def _innermost_builtin(tree: ast.Module) -> frozenset[str]:
+    """Return the one built-in that every assertion calls innermost: `sum` of `sum(1, 2) == 3`."""
+    common: set[str] | None = None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert):
+            calls = {
+                call.func.id
+                for call in ast.walk(node.test)
+                if isinstance(call, ast.Call)
+                and isinstance(call.func, ast.Name)
+                and not any(_called(argument) for argument in call.args)
+            }
+            common = calls if common is None else common & calls
+    return frozenset(common) if common is not None and len(common) == 1 else frozenset()
+
+
+class _Marker(ast.NodeTransformer):
+    """Wraps each test, and leaves test classes to unittest."""
+
+    def __init__(self, source: str, names: frozenset[str]) -> None:
+        self._names = names
+        self._early: dict[ast.stmt, EarlyCall] = {}
+        self.texts: list[str] = []
+        self.is_certain: list[bool] = []
+        self._lines = source.splitlines()
+        self._depth = 0
+
+    def visit_Module(self, node: ast.Module) -> ast.AST:
+        self.generic_visit(node)
+        node.body = self._with_questions(node.body)
+        return node
+
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:
+        call = early_call(node, self._names)
+        wrapped = self._wrap(node)
+        if call is not None:
+            question = EarlyCall(len(self.texts) - 1, copy.deepcopy(call))
+            self._early[wrapped] = question
+            call.args = [ast.Constant(question.number), call.func, *call.args]
+            call.func = _recorder("answer")
+        return wrapped
+
+    def visit_Try(self, node: ast.Try) -> ast.AST:
+        return self._wrap(node) if _judges(node) else self._nested(node)
+
+    def visit_With(self, node: ast.With) -> ast.AST:
+        return self._wrap(node) if _judges(node) else self._nested(node)
+
+    def visit_If(self, node: ast.If) -> ast.AST:
+        return self._nested(node)
+
+    def visit_While(self, node: ast.While) -> ast.AST:
+        return self._nested(node)
+
+    def visit_For(self, node: ast.For) -> ast.AST:
+        return self._nested(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        is_helper = not node.name.startswith(("check", "test"))
+        self._depth += is_helper
+        self.generic_visit(node)
+        self._depth -= is_helper
+        node.body = self._with_questions(node.body)
+        return node
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        return node
+
+    def _nested(self, node: ast.AST) -> ast.AST:
+        self._depth += 1
+        try:
+            return self.generic_visit(node)
+        finally:
+            self._depth -= 1
+
+    def _with_questions(self, body: list[ast.stmt]) -> list[ast.stmt]:
+        """Put in front of each row of early calls one statement that sends them all."""
+        complete: list[ast.stmt] = []
+        for is_early, group in itertools.groupby(body, lambda each: each in self._early):
+            statements = list(group)
+            if is_early and len(statements) > 1:
+                complete.append(_ask_early([self._early[each] for each in statements]))
+            complete += statements
+        return complete
+
+    def _wrap(self, node: ast.stmt) -> ast.stmt:
+        index = len(self.texts)
+        text = " ".join(" ".join(self._lines[node.lineno - 1 : node.end_lineno]).split())
+        self.texts.append(text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}...")
+        self.is_certain.append(self._depth == 0)
+        handler = ast.ExceptHandler(
+            ast.Name("BaseException", ast.Load()),
+            _ERROR,
+            [_record("fail", index, ast.Name(_ERROR, ast.Load()))],
+        )
+        wrapped = ast.Try(
+            [_record("begin", index), node], [handler], [_record("succeed", index)], []
+        )
+        return ast.copy_location(wrapped, node)
+
+
+def _recorder(method: str) -> ast.expr:
+    return ast.Attribute(ast.Name(RECORDER, ast.Load()), method, ast.Load())
+
+
+def _record(method: str, index: int, *arguments: ast.expr) -> ast.stmt:
+    return ast.Expr(ast.Call(_recorder(method), [ast.Constant(index), *arguments], []))
+
+
+def _ask_early(questions: list[EarlyCall]) -> ast.stmt:
+    """Return `recorder.ask((index, lambda: function, args, kwargs), ...)`.
+
+    The function is named within a lambda: that it does not exist is for its test to find out.
+    """
+    nothing = ast.arguments([], [], None, [], [], None, [])
+    rows: list[ast.expr] = []
+    for index, call in questions:
+        keywords = ast.Dict(
+            [ast.Constant(keyword.arg) for keyword in call.keywords],
+            [keyword.value for keyword in call.keywords],
+        )
+        function = ast.Lambda(nothing, call.func)
+        arguments = ast.Tuple(call.args, ast.Load())
+        row: list[ast.expr] = [ast.Constant(index), function, arguments, keywords]
+        rows.append(ast.Tuple(row, ast.Load()))
+    return ast.Expr(ast.Call(_recorder("ask"), rows, []))
+
+
+def _judges(node: ast.stmt) -> bool:
+    """Whether a try or with statement is a test as a whole."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Assert):
+            return True
+        if isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute | ast.Name):
+            name = part.func.attr if isinstance(part.func, ast.Attribute) else part.func.id
+            if name in _RAISES:
+                return True
+    return False

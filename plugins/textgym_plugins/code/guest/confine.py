@@ -1,0 +1,217 @@
+"""Take everything from a forked child that a program must not have, before the program starts.
+
+Each child is the first process of a PID namespace of its own (when it ends, the kernel kills
+everything it started) and finds a new, empty tmpfs. It loses its capabilities and the descriptors
+it does not need. System calls whose effect would outlive it (keyrings, System V memory) or that
+widen the kernel's surface (user namespaces, ptrace, bpf, io_uring) are denied to the whole sandbox.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import resource
+import struct
+from typing import NamedTuple
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+_MS_NOSUID_NODEV = 0x2 | 0x4
+_MS_BIND = 0x1000
+_MS_REC_PRIVATE = 0x4000 | 0x40000
+_MNT_DETACH = 0x2
+_PR_SET_PDEATHSIG = 1
+_SIGKILL = 9
+_PR_SET_DUMPABLE = 4
+_PR_SET_SECCOMP = 22
+_SECCOMP_MODE_FILTER = 2
+_PR_CAPBSET_DROP = 24
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+_CAP_VERSION_3 = 0x20080522
+_LAST_CAP = 63
+_MAX_DESCRIPTOR = 1 << 20
+_MAX_FILES = 1 << 17  # inodes of one tmpfs: an empty file costs memory that its size does not show
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Limits(NamedTuple):
+    """What one program may use; the executor's `Limits` documents the fields."""
+
+    memory: int
+    processes: int
+    disk: int
+    files: int
+
+
+def libc(name: str, *arguments: object) -> int:
+    """Call a function of the C library; raise OSError where it says -1."""
+    result = int(getattr(_libc, name)(*arguments))
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
+    return result
+
+
+def enter_user_namespace() -> None:
+    """Become the owner of new user, mount and (for the children) PID namespaces."""
+    uid, gid = os.getuid(), os.getgid()
+    libc("unshare", CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID)
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{uid} {uid} 1"),
+        ("gid_map", f"{gid} {gid} 1"),
+    ):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+    libc("mount", b"none", b"/", None, _MS_REC_PRIVATE, None)
+    libc("mount", b"/empty", b"/proc", None, _MS_BIND, None)
+
+
+def mount_files(disk: int) -> None:
+    """Mount a new tmpfs of limited size as /tmp, which holds /dev/shm as well."""
+    options = f"size={disk},nr_inodes={_MAX_FILES},mode=1777".encode()
+    libc("mount", b"tmpfs", b"/tmp", b"tmpfs", _MS_NOSUID_NODEV, options)
+    os.mkdir("/tmp/.shm", 0o1777)
+
+
+def unmount_files() -> None:
+    """Throw the tmpfs away, with all that is in it."""
+    libc("umount2", b"/tmp", _MNT_DETACH)
+
+
+def confine(limits: Limits, *, is_strong: bool, first_closed: int) -> None:
+    """Give up what this process does not need, and all descriptors from `first_closed` on.
+
+    Without the namespaces (`is_strong=False`) only limits, session and system calls are left.
+    """
+    if not is_strong:
+        os.setsid()  # to be killed as a group, where there is no PID namespace to end
+    else:
+        os.chdir("/tmp")
+        if _FILTER is None:  # it denies what of System V would outlive the program
+            libc("unshare", CLONE_NEWIPC)
+    os.closerange(first_closed, _MAX_DESCRIPTOR)
+    _set_limits(limits)
+    _drop_privileges()
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies."""
+    libc("prctl", _PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
+    if parent and os.getppid() != parent:
+        os._exit(1)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of what the children of this process leave behind."""
+    libc("prctl", _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def hide_memory() -> None:
+    """Keep other processes of the same user from reading this one's memory."""
+    libc("prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def set_fixed_limits() -> None:
+    """Set the limits that are the same for this process and all its children."""
+    for which in (resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK, resource.RLIMIT_MSGQUEUE):
+        resource.setrlimit(which, (0, 0))
+
+
+def _set_limits(limits: Limits) -> None:
+    for which, limit in (
+        (resource.RLIMIT_DATA, limits.memory),
+        (resource.RLIMIT_FSIZE, limits.disk),
+        (resource.RLIMIT_NOFILE, limits.files),
+        (resource.RLIMIT_NPROC, limits.processes + 4),  # this process's keepers count as well
+    ):
+        try:
+            resource.setrlimit(which, (limit, limit))
+        except ValueError:  # what holds already is less
+            _, hard = resource.getrlimit(which)
+            resource.setrlimit(which, (hard, hard))
+
+
+def forbid_new_privileges() -> None:
+    """See that no program this process or a child executes can gain a privilege."""
+    for capability in range(_LAST_CAP + 1):
+        if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
+            break  # this kernel has fewer, or this process may not: then it has none to drop
+    _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    libc("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def filter_system_calls() -> None:
+    """Deny this process and all its children what none of them needs.
+
+    Loading a filter costs as much as a third of a fork, so the worker does it once, for itself as
+    well. It therefore lets pass what the worker needs its capabilities for (mounts, PID
+    namespaces); the children have none, and no way to a user namespace where they would get some.
+    """
+    if _FILTER is not None:
+        libc("prctl", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, _FILTER_PROGRAM, 0, 0)
+
+
+def _drop_privileges() -> None:
+    libc("capset", _CAP_HEADER, _NO_CAPABILITIES)
+
+
+_DENIED = {
+    # ptrace process_vm_readv process_vm_writev kcmp pidfd_getfd | keyctl add_key request_key
+    # | shmget msgget semget mq_open | pivot_root chroot open_tree move_mount fsopen fsconfig
+    # fsmount fspick mount_setattr | bpf perf_event_open userfaultfd io_uring_setup io_uring_enter
+    # io_uring_register | swapon reboot init_module finit_module delete_module kexec_load acct
+    # clock_settime
+    "x86_64": (
+        101, 310, 311, 312, 438, 250, 248, 249, 29, 68, 64, 240, 155, 161, 428, 429, 430, 431, 432,
+        433, 442, 321, 298, 323, 425, 426, 427, 167, 169, 175, 313, 176, 246, 163, 227,
+    ),
+    "aarch64": (
+        117, 270, 271, 272, 438, 219, 217, 218, 194, 186, 190, 180, 41, 51, 428, 429, 430, 431, 432,
+        433, 442, 280, 241, 282, 425, 426, 427, 224, 142, 105, 273, 106, 104, 89, 112,
+    ),
+}  # fmt: skip
+_ARCHITECTURE = {"x86_64": (0xC000003E, (56, 272)), "aarch64": (0xC00000B7, (220, 97))}
+"""AUDIT_ARCH of the machine and its numbers of `clone` and `unshare`."""
+_CLONE3 = 435
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_ALLOW, _EPERM, _ENOSYS, _KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
+_X32 = 0x40000000
+
+
+def _filter() -> bytes | None:
+    """Return the seccomp filter of this machine, None for an architecture without a table."""
+    machine = platform.machine()
+    if machine not in _DENIED:
+        return None
+    audit, makers = _ARCHITECTURE[machine]
+
+    def op(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+        return struct.pack("=HBBI", code, if_true, if_false, value)
+
+    program = [op(_LOAD, 4), op(_EQUAL, audit, 1, 0), op(_RETURN, _KILL), op(_LOAD, 0)]
+    if machine == "x86_64":
+        program += [op(_AT_LEAST, _X32, 0, 1), op(_RETURN, _ENOSYS)]
+    for number in _DENIED[machine]:
+        program += [op(_EQUAL, number, 0, 1), op(_RETURN, _EPERM)]
+    # clone3 hides its flags behind a pointer; without it the C library falls back to clone.
+    program += [op(_EQUAL, _CLONE3, 0, 1), op(_RETURN, _ENOSYS)]
+    program += [op(_EQUAL, makers[0], 1, 0), op(_EQUAL, makers[1], 0, 3), op(_LOAD, 16)]
+    program += [op(_ANY_BIT, CLONE_NEWUSER, 0, 1), op(_RETURN, _EPERM)]
+    program += [op(_RETURN, _ALLOW)]
+    return b"".join(program)
+
+
+# Made here once: what a child builds for itself costs it page faults.
+_FILTER = _filter()
+_FILTER_BUFFER = ctypes.create_string_buffer(_FILTER or b"")
+_FILTER_PROGRAM = struct.pack("@HP", len(_FILTER or b"") // 8, ctypes.addressof(_FILTER_BUFFER))
+_CAP_HEADER = struct.pack("<II", _CAP_VERSION_3, 0)
+_NO_CAPABILITIES = bytes(24)

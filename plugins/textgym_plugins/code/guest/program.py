@@ -1,0 +1,296 @@
+"""The program's process: loads the program and does what the tester asks of it.
+
+Nothing here is trusted once the program has started: it shares the process. It holds no expected
+value and no verdict, so all that a program gains by taking over is to answer for itself.
+"""
+
+from __future__ import annotations
+
+import atexit
+import builtins
+import io
+import operator
+import os
+import socket
+import sys
+import types
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from textgym_plugins.code.guest.peer import Peer
+from textgym_plugins.code.guest.wire import (
+    Channel,
+    Decoder,
+    Encoder,
+    PeerGoneError,
+    Pipe,
+    WireError,
+)
+
+CONNECTION = 3
+"""The descriptor that leads to the tester, or to the supervisor for a script."""
+MODULE = "solution"
+_FILE = "solution.py"
+_source = ""
+
+
+class Callback:
+    """A function of the tester, as the program sees it."""
+
+    def __init__(self, host: Host, number: int) -> None:
+        self._ask = host.call_back
+        self._number = number
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Have the tester call its function."""
+        return self._ask(self._number, args, kwargs)
+
+
+def _call(function: Any, *args: Any, **kwargs: Any) -> Any:
+    return function(*args, **kwargs)
+
+
+def _state(value: Any) -> Any:
+    """Return what two equal objects of a class have in common, None for no such thing."""
+    slots = [name for kind in type(value).__mro__ for name in vars(kind).get("__slots__", ())]
+    state = {name: getattr(value, name, None) for name in slots if name != "__dict__"}
+    if not hasattr(value, "__dict__") and not slots:
+        return None
+    return type(value).__name__, state | dict(getattr(value, "__dict__", {}))
+
+
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    "call": _call, "getattr": getattr, "setattr": setattr, "delattr": delattr, "iter": iter,
+    "next": next, "len": len, "str": str, "repr": repr, "bool": bool, "hash": hash, "abs": abs,
+    "round": round, "reversed": reversed, "isinstance": isinstance, "state": _state,
+    "int": int, "float": float, "format": format, "enter": lambda value: value.__enter__(),
+    "exit": lambda value: value.__exit__(None, None, None),
+}  # fmt: skip
+for _name in (
+    "eq", "ne", "lt", "le", "gt", "ge", "add", "sub", "mul", "truediv", "floordiv", "mod", "pow",
+    "matmul", "and_", "or_", "xor", "lshift", "rshift", "neg", "pos", "invert", "getitem",
+    "setitem", "delitem",
+):  # fmt: skip
+    OPERATIONS[_name] = getattr(operator, _name)
+
+
+class Host:
+    """The objects of the program that the tester may ask about."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.module = types.ModuleType(MODULE)
+        self._objects: list[object] = []
+        self._numbers: dict[int, int] = {}
+        self._peer = Peer(channel, self.serve)
+
+    def run(self) -> None:
+        """Answer until the tester is gone."""
+        self._peer.serve_for_ever()
+
+    def serve(self, question: list[Any]) -> list[Any]:
+        """Answer one question; what the program raises is an answer too."""
+        try:
+            match question:
+                case ["load", source]:
+                    load(source, self.module)
+                    return ["=", None, None]
+                case ["script", source]:
+                    _run_script(source)
+                case ["names", names]:
+                    return ["=", [self._describe(name) for name in names], None]
+                case ["apply", operation, form]:
+                    return self._apply(OPERATIONS[operation], form)
+            raise WireError(f"unknown question {question[:1]}")
+        except PeerGoneError:
+            raise
+        except BaseException as error:
+            return self._report(error)
+
+    def call_back(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a function of the tester and return or raise what it does."""
+        form = Encoder(self._handle).encode((args, kwargs))
+        match self._peer.ask("call", number, form):
+            case ["=", value, _]:
+                return Decoder(self._object).decode(value)
+            case ["!", name, _, message, _]:
+                kind = getattr(builtins, name, RuntimeError)
+                raise kind(message)
+            case reply:
+                raise WireError(f"unknown reply {reply[:1]}")
+
+    def _apply(self, operation: Callable[..., Any], form: Any) -> list[Any]:
+        decoder = Decoder(self._object)
+        args, kwargs = decoder.decode(form)
+        value = operation(*args, **kwargs)
+        encoder = Encoder(self._handle, decoder.mutables)
+        result = encoder.encode(value)
+        if not decoder.mutables or Encoder(self._handle).encode((args, kwargs)) == form:
+            return ["=", result, None]
+        return ["=", result, [encoder.content(mutable) for mutable in decoder.mutables]]
+
+    def _describe(self, name: str) -> list[str] | None:
+        if name not in vars(self.module):
+            return None
+        value = vars(self.module)[name]
+        if isinstance(value, types.ModuleType):
+            return ["module"]
+        if isinstance(value, type):
+            if issubclass(value, Exception):
+                return ["exception", *(kind.__name__ for kind in value.__mro__)]
+            return ["class"]
+        return ["function" if callable(value) else "value"]
+
+    def _handle(self, value: object) -> list[Any]:
+        if type(value) is Callback:
+            return ["k", value._number]
+        name = getattr(value, "__name__", None) if isinstance(value, type) else None
+        if name is not None and vars(builtins).get(name) is value:
+            return ["g", "builtins", name]
+        number = self._numbers.get(id(value))
+        if number is None:
+            number = self._numbers[id(value)] = len(self._objects)
+            self._objects.append(value)
+        kind = "class" if isinstance(value, type) else type(value).__name__
+        return ["h", number, kind, callable(value)]
+
+    def _object(self, form: list[Any]) -> object:
+        match form:
+            case ["n", "__module__"]:
+                return self.module
+            case ["n", name]:
+                return vars(self.module)[name]
+            case ["h", number, *_]:
+                return self._objects[number]
+            case ["k", number]:
+                return Callback(self, number)
+            case ["g", module, path]:
+                return operator.attrgetter(path)(sys.modules[module])
+        raise WireError(f"unknown value {form[:1]}")
+
+    def _report(self, error: BaseException) -> list[Any]:
+        _print_error(error)
+        names = [kind.__name__ for kind in type(error).__mro__]
+        try:
+            args = Encoder(self._handle).encode(error.args)
+        except Exception:  # an argument may be anything
+            args = None
+        return ["!", names[0], names, _text_of(error), args]
+
+
+# Made before any fork, as the streams below are: what a child makes costs it page faults.
+_CHANNEL = Channel(Pipe(CONNECTION))
+_HOST = Host(_CHANNEL)
+
+
+def load(source: str, module: types.ModuleType) -> None:
+    """Run the program as a module, which then holds its functions."""
+    sys.modules[module.__name__] = module
+    global _source
+    _source = source
+    exec(compile(source, _FILE, "exec"), vars(module))
+
+
+def warm_up() -> None:
+    """Go through a conversation, so that no child is the first to run this code.
+
+    The interpreter specialises code as it runs, in place: after a fork every page that this touches
+    would have to be copied, in every run again.
+    """
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        sender, receiver = Channel(ours), Channel(theirs)
+        for _ in range(20):
+            host = Host(receiver)
+            host.serve(["load", "import math\ndef f(*a):\n    return [a, {1: 'x'}, (2.5, None)]\n"])
+            form = Encoder(host._handle).encode((([1, 2], "x", {"a": (1,)}), {}))
+            form[1][1:1] = [["n", "f"]]
+            sender.send(["?", "apply", "call", form])
+            sender.send(host.serve(receiver.receive()[1:]))
+            receiver.receive()
+    del sys.modules[MODULE]
+
+
+def run() -> NoReturn:
+    """Be what the first message says: a script with its source, or a module that is asked."""
+    try:
+        _HOST.run()
+    except (PeerGoneError, WireError):
+        pass
+    finally:
+        os._exit(0)
+
+
+def _run_script(source: str) -> NoReturn:
+    """Be the program of one stdin/stdout case: a script with the exit status of a script."""
+    os.close(CONNECTION)
+    status = 0
+    try:
+        load(source, types.ModuleType("__main__"))
+    except SystemExit as error:
+        status = _status_of(error)
+    except BaseException as error:
+        _print_error(error)
+        status = 1
+    try:
+        if "threading" in sys.modules:  # as the interpreter does when it ends
+            sys.modules["threading"]._shutdown()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:
+        status = 1
+    finally:
+        os._exit(status & 0xFF)
+
+
+for _name in ("exit", "quit"):  # which `site` defines elsewhere
+    setattr(builtins, _name, sys.exit)
+
+
+def _stream(
+    descriptor: int, mode: str, errors: str, *, is_flushed_by_line: bool
+) -> io.TextIOWrapper:
+    raw = open(descriptor, f"{mode}b", closefd=False)
+    return io.TextIOWrapper(raw, "utf-8", errors=errors, line_buffering=is_flushed_by_line)
+
+
+# Made before any fork: the descriptors behind them are put in place in each child.
+_STREAMS = {
+    "stdin": _stream(0, "r", "surrogateescape", is_flushed_by_line=False),
+    "stdout": _stream(1, "w", "surrogateescape", is_flushed_by_line=False),
+    "stderr": _stream(2, "w", "backslashreplace", is_flushed_by_line=True),
+}
+
+
+def use_streams() -> None:
+    """Make sys.stdin, stdout and stderr what a fresh interpreter has on descriptors 0, 1 and 2."""
+    for name, stream in _STREAMS.items():
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def _status_of(error: SystemExit) -> int:
+    if error.code is None or isinstance(error.code, int):
+        return error.code or 0
+    print(error.code, file=sys.stderr)
+    return 1
+
+
+def _print_error(error: BaseException) -> None:
+    """Print the end of the traceback, without the lines of this file."""
+    import linecache
+    import traceback  # only a program that fails needs it
+
+    linecache.cache[_FILE] = (len(_source), None, _source.splitlines(keepends=True), _FILE)
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    traceback.print_exception(type(error), error, trace, limit=-4)
+    sys.stderr.flush()
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)[:2000]
+    except Exception:  # the program's own __str__
+        return ""

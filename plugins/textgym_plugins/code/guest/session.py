@@ -1,0 +1,238 @@
+"""The tester's side of the conversation with a program: names, calls, exceptions, restarts."""
+
+from __future__ import annotations
+
+import builtins
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from textgym_plugins.code.guest.peer import Peer
+from textgym_plugins.code.guest.remote import Remote
+from textgym_plugins.code.guest.wire import (
+    Channel,
+    Decoder,
+    Encoder,
+    PeerGoneError,
+    WireError,
+)
+
+EarlyCall = tuple[int, Remote, Sequence[Any], dict[str, Any]]
+"""The key of a call, the function, and what it is called with."""
+_SHARED_MODULES = ("builtins", "math", "operator")
+GONE = {"timeout": "passed its time limit", "ended": "ended"}
+"""What is said of a program that no longer answers."""
+
+
+class Session:
+    """The tester's side of the conversation with one program, or with several one after another."""
+
+    def __init__(self, supervisor: Channel, payload: dict[str, Any]) -> None:
+        self.gone: str | None = None
+        """Why the program no longer answers: `ended`, `timeout` or what it sent."""
+        self.load_error: str | None = None
+        self.program: set[str] = set()
+        """The global names that the program defines."""
+        self._supervisor = supervisor
+        self._seconds: float = payload["seconds"]
+        self._source: str = payload["source"]
+        self._callbacks: list[Callable[..., Any]] = []
+        self._exceptions: dict[str, type[Exception]] = {}
+        self._peer: Peer | None = None
+        self._waiting: deque[tuple[int, Encoder]] = deque()
+        self._early: dict[int, tuple[list[Any], Encoder]] = {}
+
+    def start(self) -> None:
+        """Load the program into a fresh process, unless one is waiting."""
+        if self._peer is not None and self.gone is None:
+            return
+        if self._peer is not None:
+            self._peer.channel.close()
+            self._supervisor.send(["restart"])
+        connection = socket.socket(fileno=self._supervisor.receive_descriptor())
+        self._peer = Peer(Channel(connection), self._serve)
+        self.gone = None
+        self._waiting.clear()
+        self._early.clear()
+        self.restart_clock()
+        try:
+            reply = self._ask("load", self._source)
+        except PeerGoneError as error:
+            self.load_error = f"the program {GONE.get(str(error), error)} while it was loaded"
+            return
+        self.load_error = None
+        if reply[0] != "=":
+            self.load_error = f"the program raised {self._describe(reply)}"
+
+    def close(self) -> None:
+        """Hang up on the program."""
+        if self._peer is not None:
+            self._peer.channel.close()
+
+    def restart_clock(self) -> None:
+        """Give the program its time for the next test."""
+        if self._peer is not None:
+            self._peer.channel.set_deadline(self._seconds)
+
+    def kinds_of(self, names: list[str]) -> list[list[str] | None]:
+        """Return what the program defines under each name."""
+        kinds = self._ask("names", names)[1]
+        if type(kinds) is not list or len(kinds) != len(names):
+            raise self._give_up("sent nonsense")
+        for kind in kinds:
+            if kind is not None and (type(kind) is not list or {type(k) for k in kind} != {str}):
+                raise self._give_up("sent nonsense")
+        return kinds
+
+    def apply(self, operation: str, *args: object, **kwargs: object) -> Any:
+        """Have the program do an operation; its arguments are changed here as they are there."""
+        encoder = Encoder(self._handle)
+        return self._result(self._ask("apply", operation, encoder.encode((args, kwargs))), encoder)
+
+    def call_early(self, calls: Sequence[EarlyCall]) -> None:
+        """Send calls of functions ahead; `early_result` has what they return."""
+        questions: list[list[object]] = []
+        for key, function, args, kwargs in calls:
+            encoder = Encoder(self._handle)
+            form = encoder.encode(((function, *args), kwargs))
+            questions.append(["apply", "call", form])
+            self._waiting.append((key, encoder))
+        try:
+            assert self._peer is not None
+            self._peer.tell(questions)
+        except PeerGoneError as error:
+            self.gone = str(error)
+
+    def has_early(self, key: int) -> bool:
+        """Whether a call of this key was sent ahead to the program that is there."""
+        return self.gone is None and (
+            key in self._early or any(key == waiting for waiting, _ in self._waiting)
+        )
+
+    def early_result(self, key: int) -> Any:
+        """Return or raise what came of a call that was sent ahead."""
+        while key not in self._early:
+            self._take_early()
+        return self._result(*self._early.pop(key))
+
+    def _take_early(self) -> None:
+        key, encoder = self._waiting.popleft()
+        self._early[key] = self._guarded(lambda peer: peer.reply()), encoder
+
+    def _result(self, reply: list[Any], encoder: Encoder) -> Any:
+        try:
+            result = self._exception(reply) if reply[0] == "!" else self._value(reply, encoder)
+        except (WireError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise self._give_up(f"sent nonsense ({error})") from None
+        if reply[0] == "!":
+            raise result
+        return result
+
+    def _value(self, reply: list[Any], encoder: Encoder) -> Any:
+        """Return the value of a reply, and change the arguments as the program did."""
+        _, form, contents = reply
+        decoder = Decoder(self._object, encoder.mutables)
+        value = decoder.decode(form)
+        for mutable, content in zip(encoder.mutables, contents or (), strict=False):
+            decoder.fill(mutable, content)
+        return value
+
+    def define_exception(self, name: str, bases: list[str]) -> type[Exception]:
+        """Return a class of our own for an exception class of the program."""
+        base = next((b for b in map(_builtin_exception, bases) if b is not None), Exception)
+        self._exceptions[name] = type(name, (base,), {})
+        return self._exceptions[name]
+
+    def _ask(self, *question: object) -> list[Any]:
+        while self._waiting:
+            self._take_early()
+        return self._guarded(lambda peer: peer.ask(*question))
+
+    def _guarded(self, talk: Callable[[Peer], list[Any]]) -> list[Any]:
+        assert self._peer is not None
+        if self.gone is not None:
+            raise PeerGoneError(self.gone)
+        try:
+            return talk(self._peer)
+        except PeerGoneError as error:
+            self.gone = str(error)
+            raise
+        except WireError as error:
+            raise self._give_up(str(error)) from None
+
+    def _give_up(self, why: str) -> PeerGoneError:
+        self.gone = why
+        return PeerGoneError(why)
+
+    def _serve(self, question: list[Any]) -> list[Any]:
+        """Call a function of the tests for the program."""
+        try:
+            _, number, form = question
+            args, kwargs = Decoder(self._object).decode(form)
+            value = self._callbacks[number](*args, **kwargs)
+            return ["=", Encoder(self._handle).encode(value), None]
+        except Exception as error:
+            return ["!", type(error).__name__, [], str(error), None]
+
+    def _handle(self, value: object) -> list[Any]:
+        if type(value) is Remote:
+            return value._form
+        name = value.__name__ if isinstance(value, type) else ""
+        if name and self._exceptions.get(name) is value:
+            return ["n", name]
+        shared = _shared_name(value)
+        if shared is not None:
+            return ["g", *shared]
+        if isinstance(value, type) or not callable(value):
+            raise TypeError(f"a {type(value).__name__} of the tests cannot be given to the program")
+        self._callbacks.append(value)
+        return ["k", len(self._callbacks) - 1]
+
+    def _object(self, form: list[Any]) -> object:
+        match form:
+            case ["h", int() as number, str() as kind, bool() as is_callable]:
+                return Remote(self, ["h", number, kind, is_callable])
+            case ["k", int() as number]:
+                return self._callbacks[number]
+            case ["g", "builtins", str() as name] if isinstance(getattr(builtins, name), type):
+                return getattr(builtins, name)
+        raise WireError(f"unknown value {form[:1]}")
+
+    def _exception(self, reply: list[Any]) -> Exception:
+        _, name, names, message, form = reply
+        kinds = (self._exceptions.get(n) or _builtin_exception(n) for n in [name, *names])
+        kind = next((k for k in kinds if k is not None), None)
+        if kind is None:  # SystemExit and its like end the call, not the tests
+            return RuntimeError(f"the program raised {name}")
+        try:
+            return kind(*Decoder(self._object).decode(form)) if form else kind(message)
+        except Exception:  # its constructor may want anything
+            return Exception(f"{name}: {message}")
+
+    def _describe(self, reply: list[Any]) -> str:
+        return ": ".join(str(part) for part in (reply[1:2] + reply[3:4]))
+
+
+def _builtin_exception(name: str) -> type[Exception] | None:
+    kind = getattr(builtins, name, None)
+    is_exception = isinstance(kind, type) and issubclass(kind, Exception)
+    return kind if is_exception else None
+
+
+def _shared_name(value: object) -> tuple[str, str] | None:
+    """Return module and path of a function that the program has as well, such as `str.upper`."""
+    name = getattr(value, "__qualname__", None)
+    owner = getattr(value, "__objclass__", None)
+    module = getattr(owner, "__module__", None) or getattr(value, "__module__", None)
+    if module is None and isinstance(name, str):
+        module = "builtins"
+    if module == "_operator":
+        module = "operator"
+    if module not in _SHARED_MODULES or not isinstance(name, str):
+        return None
+    target: object = sys.modules[module]
+    for part in name.split("."):
+        target = getattr(target, part, None)
+    return (module, name) if target is value else None

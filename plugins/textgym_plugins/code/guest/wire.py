@@ -1,0 +1,355 @@
+"""Values and calls between the tester and the program, which trust each other with nothing.
+
+Values travel as JSON whose lists are tagged (`["t", 1, 2]` is the tuple `(1, 2)`), so a decoder
+builds exact built-in types and nothing else: no pickle, no class of the sender. Mutable containers
+are numbered in the order they are met, which keeps aliases and cycles and lets the answer to a call
+say how the arguments were changed. What has no such form stays where it is and travels as a handle
+(`["h", 3]`), see `remote`.
+
+Both ends of a `Peer` may ask while they are being asked: a program may call a function of the test.
+"""
+
+from __future__ import annotations
+
+import collections
+import importlib
+import json
+import os
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+MAX_FRAME = 64 << 20
+_CHUNK = 1 << 16
+_SLACK = 0.5
+_HEADER = struct.Struct("!I")
+_ATOMS = {type(None), bool, float, str}
+_INT_BOUND = 1 << 62
+_VALUES: dict[tuple[str, str], Callable[[Any], list[Any]]] = {
+    ("decimal", "Decimal"): lambda value: [str(value)],
+    ("fractions", "Fraction"): lambda value: [hex(value.numerator), hex(value.denominator)],
+    ("datetime", "timedelta"): lambda value: [value.days, value.seconds, value.microseconds],
+    ("datetime", "date"): lambda value: [value.isoformat()],
+    ("datetime", "time"): lambda value: [value.isoformat()],
+    ("datetime", "datetime"): lambda value: [value.isoformat()],
+}
+"""Immutable values of modules that are not loaded before somebody has such a value."""
+_FACTORIES: dict[str, Callable[[], Any]] = {
+    kind.__name__: kind for kind in (int, float, str, list, dict, set, tuple, bool)
+}
+
+
+class WireError(Exception):
+    """A message that no honest peer sends."""
+
+
+class PeerGoneError(BaseException):
+    """The other end closed, or did not answer in time; no `except Exception` may swallow it."""
+
+
+class Encoder:
+    """Turns one message's values into tagged JSON.
+
+    Args:
+        handle: gives the tagged form of an object that has none here.
+        known: mutable containers that the other end holds already, by number.
+    """
+
+    def __init__(self, handle: Callable[[object], list[Any]], known: Iterable[object] = ()) -> None:
+        self._handle = handle
+        self.mutables: list[object] = list(known)
+        self._numbers = {id(value): number for number, value in enumerate(self.mutables)}
+
+    def encode(self, value: object) -> Any:
+        """Return the tagged form of a value."""
+        kind = type(value)
+        if kind in _ATOMS:
+            return value
+        if kind is int:
+            assert isinstance(value, int)
+            return value if -_INT_BOUND < value < _INT_BOUND else ["i", hex(value)]
+        encode = _ENCODERS.get(kind)
+        if encode is not None:
+            return encode(self, value)
+        name = (kind.__module__, kind.__name__)
+        if name in _VALUES and getattr(sys.modules[name[0]], name[1], None) is kind:
+            return ["v", *name, *_VALUES[name](value)]
+        if isinstance(value, tuple(_BASES)):
+            return self.encode(_exact(value))
+        return self._handle(value)
+
+    def content(self, value: object) -> Any:
+        """Return what a mutable container holds, without its number."""
+        if isinstance(value, dict):
+            return self._pairs(value)
+        if isinstance(value, bytearray):
+            return value.hex()
+        assert isinstance(value, list | set | collections.deque)
+        return self._items(value)
+
+    def _items(self, values: Iterable[Any]) -> list[Any]:
+        values = list(values)
+        kinds = set(map(type, values))
+        if kinds <= _ATOMS or (
+            kinds == {int} and -_INT_BOUND < min(values) <= max(values) < _INT_BOUND
+        ):
+            return values
+        return [self.encode(value) for value in values]
+
+    def _pairs(self, value: dict[Any, Any]) -> list[Any]:
+        return self._items(part for pair in dict.items(value) for part in pair)
+
+    def _mutable(self, tag: str, value: object) -> list[Any]:
+        number = self._numbers.get(id(value))
+        if number is not None:
+            return ["&", number]
+        self._numbers[id(value)] = len(self.mutables)
+        self.mutables.append(value)
+        if isinstance(value, collections.defaultdict):
+            factory = getattr(value.default_factory, "__name__", "")
+            return [tag, factory if factory in _FACTORIES else "", self._pairs(value)]
+        return [tag, self.content(value)]
+
+
+_ENCODERS: dict[type, Callable[[Encoder, Any], list[Any]]] = {
+    list: lambda coder, value: coder._mutable("l", value),
+    dict: lambda coder, value: coder._mutable("d", value),
+    set: lambda coder, value: coder._mutable("s", value),
+    bytearray: lambda coder, value: coder._mutable("y", value),
+    collections.deque: lambda coder, value: coder._mutable("q", value),
+    collections.Counter: lambda coder, value: coder._mutable("C", value),
+    collections.OrderedDict: lambda coder, value: coder._mutable("O", value),
+    collections.defaultdict: lambda coder, value: coder._mutable("D", value),
+    tuple: lambda coder, value: ["t", *coder._items(value)],
+    frozenset: lambda coder, value: ["f", *coder._items(value)],
+    bytes: lambda coder, value: ["b", value.hex()],
+    complex: lambda coder, value: ["c", value.real, value.imag],
+    range: lambda coder, value: ["r", value.start, value.stop, value.step],
+    type(Ellipsis): lambda coder, value: ["."],
+}
+_BASES: dict[type, Callable[[Any], Any]] = {
+    int: int.__int__,
+    float: float.__float__,
+    str: str.__str__,
+    tuple: lambda value: tuple(tuple.__iter__(value)),
+    list: lambda value: list(list.__iter__(value)),
+    dict: lambda value: dict(dict.items(value)),
+    set: lambda value: set(set.__iter__(value)),
+    frozenset: lambda value: frozenset(frozenset.__iter__(value)),
+    bytes: lambda value: bytes(bytes.__iter__(value)),
+}
+
+
+def _exact(value: object) -> object:
+    """Return an instance of a subclass (a named tuple, an IntEnum) as its built-in base."""
+    for base, convert in _BASES.items():
+        if isinstance(value, base):
+            return convert(value)
+    raise TypeError(type(value).__name__)
+
+
+class Decoder:
+    """Builds the values of one message; `known` as in `Encoder`, `handle` its inverse."""
+
+    def __init__(self, handle: Callable[[list[Any]], object], known: Iterable[object] = ()) -> None:
+        self._handle = handle
+        self.mutables: list[Any] = list(known)
+
+    def decode(self, form: Any) -> Any:
+        """Return the value of a tagged form; raises WireError for anything else."""
+        if type(form) is not list:
+            if type(form) is dict:
+                raise WireError("a bare object")
+            return form
+        try:
+            return self._decode(form)
+        except WireError:
+            raise
+        except (ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as error:
+            raise WireError(f"{type(error).__name__} in a value") from None
+
+    def fill(self, value: Any, content: Any) -> None:
+        """Make a mutable container hold what was sent for it."""
+        if isinstance(value, bytearray):
+            value[:] = bytes.fromhex(content)
+            return
+        items = self._items(content)
+        value.clear()
+        if isinstance(value, dict):
+            dict.update(value, zip(items[::2], items[1::2], strict=True))
+        elif isinstance(value, set):
+            value.update(items)
+        else:
+            value.extend(items)
+
+    def _items(self, forms: list[Any]) -> list[Any]:
+        if type(forms) is not list:
+            raise WireError("items are no list")
+        return [self.decode(f) if type(f) in (list, dict) else f for f in forms]
+
+    def _decode(self, form: list[Any]) -> Any:
+        tag = form[0]
+        if tag in _MUTABLES:
+            value = _MUTABLES[tag]()
+            if tag == "D":
+                value.default_factory = _FACTORIES.get(form[1])
+            self.mutables.append(value)
+            self.fill(value, form[-1])
+            return value
+        if tag == "&":
+            return self.mutables[_natural(form[1])]
+        if tag == "t":
+            return tuple(self._items(form[1:]))
+        if tag == "f":
+            return frozenset(self._items(form[1:]))
+        if tag in _DECODERS:
+            return _DECODERS[tag](*form[1:])
+        return self._handle(form)
+
+
+_MUTABLES: dict[str, Callable[[], Any]] = {
+    "l": list, "d": dict, "s": set, "y": bytearray, "q": collections.deque,
+    "C": collections.Counter, "O": collections.OrderedDict, "D": collections.defaultdict,
+}  # fmt: skip
+_DECODERS: dict[str, Callable[..., Any]] = {
+    "i": lambda text: int(text, 16),
+    "b": bytes.fromhex,
+    "c": lambda real, imaginary: complex(float(real), float(imaginary)),
+    "r": range,
+    ".": lambda: Ellipsis,
+    "v": lambda module, name, *parts: _value(module, name, parts),
+}
+
+
+def _value(module: str, name: str, parts: tuple[Any, ...]) -> Any:
+    if (module, name) not in _VALUES:
+        raise WireError(f"no value of type {name}")
+    kind = getattr(importlib.import_module(module), name)
+    if name == "Fraction":
+        return kind(*(int(part, 16) for part in parts))
+    return kind.fromisoformat(*parts) if hasattr(kind, "fromisoformat") else kind(*parts)
+
+
+def _natural(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise WireError("a number was expected")
+    return value
+
+
+class Pipe:
+    """A descriptor as a connection, for a process that has no use for timeouts."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def recv(self, size: int) -> bytes:
+        """Read at most `size` bytes."""
+        return os.read(self._descriptor, size)
+
+    def sendall(self, data: bytes | bytearray) -> None:
+        """Write all of the data."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+
+class Channel:
+    """Frames of JSON on a stream socket: four bytes of length, then the text.
+
+    Args:
+        connection: the socket.
+        reads_ahead: take whatever has arrived. Not where descriptors are sent between the frames.
+    """
+
+    def __init__(self, connection: socket.socket | Pipe, *, reads_ahead: bool = True) -> None:
+        self._connection = connection
+        self._reads_ahead = reads_ahead
+        self._buffer = bytearray()
+        self._deadline: float | None = None
+        self._timeout_seconds = 0.0
+
+    def set_deadline(self, seconds: float) -> None:
+        """Give up, from now on, when `seconds` have passed; before this, wait for ever."""
+        self._deadline = time.monotonic() + seconds
+        if not 0 < self._timeout_seconds <= seconds:
+            self._set_timeout(seconds)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if isinstance(self._connection, socket.socket):
+            self._connection.close()
+
+    def receive_descriptor(self) -> int:
+        """Return a descriptor that the other end hands over."""
+        assert isinstance(self._connection, socket.socket)
+        _, descriptors, _, _ = socket.recv_fds(self._connection, 1, 1)
+        if not descriptors:
+            raise PeerGoneError("ended")
+        return descriptors[0]
+
+    def send(self, message: object) -> None:
+        """Send one message."""
+        self.send_all([message])
+
+    def send_all(self, messages: Iterable[object]) -> None:
+        """Send messages at once."""
+        frames = bytearray()
+        for message in messages:
+            data = json.dumps(message, separators=(",", ":")).encode()
+            if len(data) > MAX_FRAME:
+                raise WireError(f"a value of {len(data) >> 20} MB is too large")
+            frames += _HEADER.pack(len(data)) + data
+        try:
+            self._connection.sendall(frames)
+        except OSError as error:
+            raise PeerGoneError(_why(error)) from None
+
+    def receive(self) -> Any:
+        """Return the next message."""
+        (length,) = _HEADER.unpack(self._read(_HEADER.size))
+        if length > MAX_FRAME:
+            raise WireError(f"a message of {length >> 20} MB is too large")
+        try:
+            return json.loads(self._read(length))
+        except (ValueError, RecursionError):
+            raise WireError("a message is not JSON") from None
+
+    def _read(self, size: int) -> bytes:
+        buffer = self._buffer
+        while len(buffer) < size:
+            self._check_time()
+            wanted = _CHUNK if self._reads_ahead else min(size - len(buffer), _CHUNK)
+            try:
+                part = self._connection.recv(wanted)
+            except OSError as error:
+                raise PeerGoneError(_why(error)) from None
+            if not part:
+                raise PeerGoneError("ended")
+            buffer += part
+        data = bytes(buffer[:size])
+        del buffer[:size]
+        return data
+
+    def _check_time(self) -> None:
+        if self._deadline is None:
+            return
+        now = time.monotonic()
+        if now >= self._deadline:
+            raise PeerGoneError("timeout")
+        # The kernel's timeout is for each call; it is renewed only when it has become too long.
+        if now + self._timeout_seconds > self._deadline + _SLACK:
+            self._set_timeout(self._deadline - now)
+
+    def _set_timeout(self, seconds: float) -> None:
+        self._timeout_seconds = max(seconds, 1e-3)
+        assert isinstance(self._connection, socket.socket)
+        value = struct.pack("@ll", *divmod(int(self._timeout_seconds * 1e6), 1_000_000))
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            self._connection.setsockopt(socket.SOL_SOCKET, option, value)
+
+
+def _why(error: OSError) -> str:
+    return "timeout" if isinstance(error, TimeoutError | BlockingIOError) else "ended"

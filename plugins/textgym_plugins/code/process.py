@@ -1,0 +1,181 @@
+"""Our ends of the processes in a worker: what we give them, read of them, and how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import struct
+from dataclasses import dataclass, field
+from typing import Any
+
+from textgym_plugins.code.limits import Limits
+from textgym_plugins.code.sandbox import SandboxError, Worker
+
+HEADER = struct.Struct("!I")
+_CHUNK = 1 << 18
+_TAIL = 4096
+_UNWATCHED_SECONDS = 0.03
+"""Most runs are over before watching them is worth a message."""
+
+
+@dataclass
+class Output:
+    """What a program printed: stdout whole, where it is compared, and the end of stderr."""
+
+    limit: int
+    keeps_stdout: bool = False
+    size: int = 0
+    stdout: bytearray = field(default_factory=bytearray)
+    stderr: bytearray = field(default_factory=bytearray)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the program printed more than it may."""
+        return self.size > self.limit
+
+    @property
+    def stderr_text(self) -> str:
+        """The end of stderr."""
+        return self.stderr.decode(errors="replace")
+
+    def drain(self, descriptor: int, name: str) -> bool:
+        """Read once; return whether there may be more."""
+        try:
+            data = os.read(descriptor, _CHUNK)
+        except BlockingIOError:
+            return True
+        self.size += len(data)
+        if name == "stderr":
+            self.stderr += data
+            del self.stderr[:-_TAIL]
+        elif self.keeps_stdout and not self.is_over:
+            self.stdout += data
+        return bool(data)
+
+
+class Program:
+    """A process that waits for a source, with the descriptors that lead to it.
+
+    A script gets a file as stdin, and its stdout is read; of any other program only stderr is.
+    """
+
+    def __init__(self, worker: Worker, limits: Limits, *, is_script: bool) -> None:
+        self.limits = limits
+        self.is_script = is_script
+        self.number = worker.next_number()
+        self._worker = worker
+        self._is_watched = False
+        self._connection, theirs = socket.socketpair()
+        err, err_theirs = os.pipe()
+        self.streams = {err: "stderr"}
+        self._stdin = stdin = stdout = worker.null
+        if is_script:
+            self._stdin = stdin = os.memfd_create("stdin", os.MFD_CLOEXEC)
+            out, stdout = os.pipe()
+            self.streams[out] = "stdout"
+        try:
+            given = (theirs.fileno(), stdin, stdout, err_theirs)
+            worker.send(_command("program", self.number, limits), given)
+        finally:
+            theirs.close()
+            os.close(err_theirs)
+            if is_script:
+                os.close(stdout)
+        for descriptor in self.streams:
+            os.set_blocking(descriptor, False)
+
+    def start_script(self, source: str, stdin: str) -> None:
+        """Have it run a source as a script that reads `stdin`."""
+        view = memoryview(stdin.encode())
+        while view:  # at the place given, so that the offset the program reads from stays 0
+            view = view[os.pwrite(self._stdin, view, os.fstat(self._stdin).st_size) :]
+        self._connection.settimeout(self.limits.seconds)
+        send(self._connection, ["?", "script", source])
+        self._connection.close()
+
+    def hand_over(self, tester: Tester) -> None:
+        """Give the tester the connection; we keep no end of it."""
+        try:
+            socket.send_fds(tester.channel, [b"F"], [self._connection.fileno()])
+        except OSError as error:
+            raise SandboxError(f"the tester is gone: {error.strerror}") from None
+        self._connection.close()
+
+    def patience(self, left: float) -> float:
+        """Return how long to wait for news of it; then it is to be watched."""
+        return left if self._is_watched else min(left, _UNWATCHED_SECONDS)
+
+    def watch(self) -> None:
+        """Have its memory and processes watched from now on."""
+        if not self._is_watched:
+            self._is_watched = True
+            self._worker.send(["watch", self.number])
+
+    def end(self) -> None:
+        """Kill it with all it started, and close what is open."""
+        self._worker.send(["kill", self.number])
+        self.close()
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._connection.close()
+        for descriptor in self.streams:
+            os.close(descriptor)
+        self.streams = {}
+        if self._stdin != self._worker.null:
+            os.close(self._stdin)
+            self._stdin = self._worker.null
+
+
+class Tester:
+    """A process that waits for tests."""
+
+    def __init__(self, worker: Worker, limits: Limits) -> None:
+        self.number = worker.next_number()
+        self._worker = worker
+        self.channel, theirs = socket.socketpair()
+        with theirs:
+            worker.send(_command("tester", self.number, limits), [theirs.fileno()])
+
+    def end(self) -> None:
+        """Kill it."""
+        self._worker.send(["kill", self.number])
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        self.channel.close()
+
+
+def take_program(worker: Worker, limits: Limits, *, is_script: bool) -> Program:
+    """Return a program process that waits: the spare one, if it fits and lives, or a new one."""
+    spare, worker.spare = worker.spare, None
+    if spare is not None:
+        ended = {event[1] for event in pending_events(worker) if event[0] == "ended"}
+        if (spare.limits, spare.is_script) == (limits, is_script) and spare.number not in ended:
+            return spare
+        spare.end()
+    return Program(worker, limits, is_script=is_script)
+
+
+def pending_events(worker: Worker) -> list[list[Any]]:
+    """Return what the worker has said already."""
+    events: list[list[Any]] = []
+    while select.select([worker.control], [], [], 0)[0]:
+        events.append(worker.event(1.0))
+    return events
+
+
+def send(connection: socket.socket, message: object) -> None:
+    """Send a message to a tester or a script."""
+    data = json.dumps(message).encode()
+    try:
+        connection.sendall(HEADER.pack(len(data)) + data)
+    except OSError as error:
+        raise SandboxError(f"a process of the sandbox does not listen: {error}") from None
+
+
+def _command(role: str, number: int, limits: Limits) -> list[object]:
+    return [role, number, limits.memory, limits.processes, limits.disk, limits.files]

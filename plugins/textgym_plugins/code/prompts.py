@@ -1,0 +1,109 @@
+"""The prompt sources `humaneval` and `mbpp`: rows of the public files, as prompts of the reward."""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from textgym import Prompt, PromptSource
+from textgym.errors import PromptError
+from textgym.jsonl import PromptProblem, read_rows
+
+_INSTRUCTION = "Complete the following Python function. Answer with the whole function.\n\n"
+
+
+class _Rows(PromptSource):
+    """A JSONL file whose rows are problems."""
+
+    path: Path
+    """The file, one problem a line."""
+
+    def num_prompts(self) -> int:
+        """Return how many problems the file holds."""
+        return len(self._prompts)
+
+    def prompt(self, index: int) -> Prompt:
+        """Return problem number `index`."""
+        return self._prompts[index]
+
+    @functools.cached_property
+    def _prompts(self) -> tuple[Prompt, ...]:
+        prompts: list[Prompt] = []
+        for number, row in read_rows(self.path):
+            if isinstance(row, PromptProblem):
+                raise PromptError(str(row))
+            try:
+                prompts.append(self._read(row))
+            except (LookupError, TypeError, SyntaxError, AttributeError) as error:
+                what = f"missing field {error}" if isinstance(error, LookupError) else str(error)
+                raise PromptError(f"{self.path}:{number}: no {self.name} problem: {what}") from None
+        if not prompts:
+            raise PromptError(f"{self.path} holds no problem")
+        return tuple(prompts)
+
+    def _read(self, row: Mapping[str, object]) -> Prompt:
+        raise NotImplementedError
+
+
+class HumanEval(_Rows):
+    """OpenAI's HumanEval: complete a function from its signature and docstring."""
+
+    name: ClassVar[str] = "humaneval"
+
+    def _read(self, row: Mapping[str, object]) -> Prompt:
+        header, entry, test = (str(row[name]) for name in ("prompt", "entry_point", "test"))
+        return Prompt(
+            id=str(row["task_id"]),
+            messages=f"{_INSTRUCTION}```python\n{header.strip()}\n```",
+            target={
+                "kind": "assert",
+                "code": f"{_helpers(header, entry)}{test}\ncheck({entry})\n",
+                "entry": entry,
+                "header": header,
+            },
+            reward="code",
+        )
+
+
+class Mbpp(_Rows):
+    """Mostly Basic Python Problems: write a function from one sentence and an example."""
+
+    name: ClassVar[str] = "mbpp"
+
+    def _read(self, row: Mapping[str, object]) -> Prompt:
+        tests = row["test_list"]
+        imports = row.get("test_imports") or []
+        setup = str(row.get("test_setup_code") or "")
+        if not isinstance(tests, list) or not isinstance(imports, list) or not tests:
+            raise TypeError("'test_list' must be a list of assertions")
+        text = str(row.get("prompt") or row.get("text"))
+        code = row.get("code")
+        return Prompt(
+            id=f"MBPP/{row['task_id']}",
+            messages=f"{text}\nYour code should pass this test:\n{tests[0]}",
+            target={
+                "kind": "assert",
+                "code": "\n".join([*map(str, imports), setup, *map(str, tests)]),
+                "names": list(_defined(str(code))) if code is not None else [],
+            },
+            reward="code",
+        )
+
+
+def _helpers(header: str, entry: str) -> str:
+    """Return what a header defines beside the function to complete.
+
+    The tests may call it (`poly` checks the root that `find_zero` returns), and must not call a
+    program's own version of it.
+    """
+    tree = ast.parse(f"{header.rstrip()}\n    pass\n")
+    kept = [node for node in tree.body if getattr(node, "name", None) != entry]
+    return "".join(f"{ast.unparse(node)}\n\n\n" for node in kept)
+
+
+def _defined(code: str) -> list[str]:
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return [node.name for node in ast.parse(code).body if isinstance(node, kinds)]

@@ -1,0 +1,246 @@
+"""The reward `code`: its scores, its prompts, and the public problems with their solutions."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import json
+import math
+import pickle
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import textgym
+from textgym.errors import PromptError
+from textgym.testing import Case, check_reward
+from textgym_plugins.code import CodeReward, HumanEval, Mbpp
+
+needs_bwrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bwrap is not installed")
+TARGET = {"kind": "assert", "code": "assert add(1, 2) == 3\nassert add(-1, 1) == 0\n"}
+PROMPT = textgym.Prompt(id="add", messages="Write add(a, b).", target=TARGET, reward="code")
+RIGHT = "```python\ndef add(a, b):\n    return a + b\n```"
+HALF = "```python\ndef add(a, b):\n    return abs(a) + abs(b)\n```"
+WRONG = "```python\ndef add(a, b):\n    return 99\n```"
+
+
+def score(completion: str, prompt: textgym.Prompt = PROMPT, **config: object) -> textgym.Score:
+    reward = CodeReward.model_validate({"num_workers": 1, **config})
+    return reward.score(textgym.Sample(prompt=prompt, completion=completion))
+
+
+@needs_bwrap
+@pytest.mark.parametrize(("completion", "share", "whole", "label"), [
+    (RIGHT, 1.0, 1.0, "correct"), (HALF, 0.5, 0.0, "partial"), (WRONG, 0.0, 0.0, "wrong"),
+    ("I do not know.", 0.0, 0.0, "no_program"), ("```python\ndef add(\n```", 0.0, 0.0, "wrong"),
+])  # fmt: skip
+def test_the_value_is_a_share_or_all_or_nothing(
+    completion: str, share: float, whole: float, label: str
+) -> None:
+    scored = score(completion)
+    assert (scored.value, scored.status, scored.label) == (share, "scored", label)
+    assert score(completion, value="all").value == whole
+
+
+@needs_bwrap
+def test_the_score_tells_each_test_the_program_and_stderr() -> None:
+    completion = (
+        "```python\ndef add(a, b):\n    if a < 0: raise KeyError('low')\n    return a + b\n```"
+    )
+    scored = score(completion)
+    assert [(name, part.value, part.label) for name, part in scored.parts.items()] == [
+        ("1: assert add(1, 2) == 3", 1.0, "passed"), ("2: assert add(-1, 1) == 0", 0.0, "failed"),
+    ]  # fmt: skip
+    assert scored.parts["2: assert add(-1, 1) == 0"].reason == "KeyError: 'low'"
+    assert scored.reason.startswith(
+        "1 of 2 tests pass; assert add(-1, 1) == 0: KeyError: 'low'; stderr: "
+    )
+    assert scored.reason.endswith("KeyError: 'low'")
+    assert (
+        scored.extracted
+        == "def add(a, b):\n    if a < 0: raise KeyError('low')\n    return a + b\n"
+    )
+    assert scored.seconds > 0
+
+
+@pytest.mark.parametrize("target", [None, "42", {"kind": "assert"}, {"kind": "stdio", "cases": []}])
+def test_a_prompt_without_tests_is_not_judged(target: object) -> None:
+    prompt = textgym.Prompt.model_validate({"id": "p", "messages": "?", "target": target})
+    scored = score(RIGHT, prompt)
+    assert scored.status == "abstained"
+    assert "'p'" in scored.reason
+
+
+@needs_bwrap
+def test_tests_that_do_not_compile_are_not_judged() -> None:
+    prompt = PROMPT.model_copy(update={"target": {"kind": "assert", "code": "assert ("}})
+    assert score(RIGHT, prompt).status == "abstained"
+
+
+def test_without_bubblewrap_the_sample_fails_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    scored = score(RIGHT, num_workers=7)  # an executor of its own, with no warm worker
+    assert (scored.status, scored.kind) == ("failed", "unavailable")
+    assert math.isnan(scored.value)
+    assert "allow_weak_isolation=True" in scored.reason
+    allowed = score(RIGHT, num_workers=7, allow_weak_isolation=True)
+    assert allowed.value == 1.0
+
+
+@needs_bwrap
+def test_a_batch_scores_like_its_samples_in_order() -> None:
+    completions = [RIGHT, WRONG, "no", HALF] * 5
+    reward = CodeReward(num_workers=2)
+    samples = [textgym.Sample(prompt=PROMPT, completion=c) for c in completions]
+    assert [s.value for s in reward.score_batch(samples)] == [1.0, 0.0, 0.0, 0.5] * 5
+
+
+@needs_bwrap
+def test_it_keeps_the_contract_of_a_reward() -> None:
+    stdio = {
+        "kind": "stdio",
+        "cases": [{"stdin": "2", "stdout": "4"}, {"stdin": "5", "stdout": "10"}],
+    }
+    cases = [
+        Case(PROMPT, gold=(RIGHT, f"<think>{WRONG}</think>{RIGHT}"), wrong=(HALF, WRONG)),
+        Case(
+            textgym.Prompt(id="twice", messages="Double the number.", target=stdio),
+            gold=("```python\nprint(2 * int(input()))\n```",),
+            wrong=("```python\nprint(4)\n```", "4 10"),
+        ),
+    ]
+    check_reward(CodeReward(num_workers=2), cases)
+
+
+def test_it_is_registered_and_pickles() -> None:
+    reward = textgym.make_reward("code", value="all", limits={"seconds": 3.0})
+    assert isinstance(reward, CodeReward)
+    assert reward.limits.seconds == 3.0
+    assert pickle.loads(pickle.dumps(reward)) == reward
+
+
+@needs_bwrap
+def test_a_raw_humaneval_prompt_needs_no_more_than_its_tests() -> None:
+    header = "def double(n):\n    '''Return twice n.'''\n"
+    target = {"kind": "assert", "code": "def check(c):\n    assert c(2) == 4\n", "entry": "double"}
+    prompt = textgym.Prompt.model_validate({"id": "d", "messages": header, "target": target})
+    assert score("    return 2 * n\n", prompt).value == 1.0
+    assert score("```python\ndef double(n):\n    return n + n\n```", prompt).value == 1.0
+    assert score("    return n\n", prompt).value == 0.0
+
+
+Problem = tuple[str, str, textgym.Prompt]
+
+
+@pytest.fixture(params=["humaneval", "mbpp"])
+def problems(request: pytest.FixtureRequest, shared_data: Callable[[str], Path]) -> list[Problem]:
+    """Each canonical program, the plain test code that judges it, and the prompt."""
+    if request.param == "humaneval":
+        path = shared_data("human_eval.jsonl")
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        humaneval = HumanEval(path=path)
+        return [
+            (
+                row["prompt"] + row["canonical_solution"],
+                f"{row['test']}\ncheck({row['entry_point']})\n",
+                humaneval.prompt(index),
+            )
+            for index, row in enumerate(rows)
+        ]
+    path = shared_data("mbpp.jsonl")
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    mbpp = Mbpp(path=path)
+    return [
+        (row["code"], "\n".join([*row["test_imports"], *row["test_list"]]), mbpp.prompt(index))
+        for index, row in enumerate(rows)
+    ]
+
+
+@needs_bwrap
+def test_every_canonical_solution_passes(problems: list[Problem]) -> None:
+    samples = [textgym.Sample(prompt=p, completion=f"```python\n{c}\n```") for c, _, p in problems]
+    scores = CodeReward(num_workers=2).score_batch(samples)
+    assert [s.reason for s in scores if s.value != 1.0] == []
+
+
+@needs_bwrap
+def test_no_mutant_passes(problems: list[Problem]) -> None:
+    found = [(next(mutants_noticed(code, test), None), prompt) for code, test, prompt in problems]
+    samples = [textgym.Sample(prompt=p, completion=f"```python\n{m}\n```") for m, p in found if m]
+    assert len(samples) > 0.7 * len(problems), "most have an operator or constant that matters"
+    scores = CodeReward(num_workers=2, value="all").score_batch(samples)
+    assert [s.status for s in scores] == ["scored"] * len(samples)
+    assert [sample.prompt.id for s, sample in zip(scores, samples, strict=True) if s.value] == []
+
+
+_SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.Mult, ast.Pow: ast.Mult, ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Gt: ast.LtE,
+    ast.LtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.And: ast.Or, ast.Or: ast.And,
+    ast.In: ast.NotIn, ast.NotIn: ast.In, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
+    ast.BitXor: ast.BitAnd, ast.RShift: ast.LShift, ast.LShift: ast.RShift, ast.USub: ast.UAdd,
+}  # fmt: skip
+
+
+def mutants_noticed(code: str, test: str) -> Iterator[str]:
+    """Yield the program with one operator or constant changed, where plain execution fails."""
+    tree = ast.parse(code)
+    for index, _ in enumerate(ast.walk(tree.body[-1])):  # before it may stand helpers of the prompt
+        changed = copy.deepcopy(tree)
+        node = list(ast.walk(changed.body[-1]))[index]
+        if _mutate(node) and not passes_plainly(mutant := ast.unparse(changed), test):
+            yield mutant
+
+
+def _mutate(node: ast.AST) -> bool:
+    if isinstance(node, ast.BinOp | ast.UnaryOp | ast.BoolOp) and type(node.op) in _SWAPPED:
+        node.op = _SWAPPED[type(node.op)]()  # type: ignore[assignment]
+    elif isinstance(node, ast.Compare) and type(node.ops[0]) in _SWAPPED:
+        node.ops[0] = _SWAPPED[type(node.ops[0])]()  # type: ignore[call-overload]
+    elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        node.value += 1  # type: ignore[operator]
+    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
+        node.value = not node.value
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        node.value += "x"
+    else:
+        return False
+    return True
+
+
+def passes_plainly(program: str, test: str) -> bool:
+    """Execute program and test in one namespace; a program that does not end in time fails."""
+    import signal
+
+    def stop(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    try:
+        exec(f"{program}\n{test}", {"__name__": "plain"})
+    except (Exception, RecursionError):
+        return False
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    return True
+
+
+@pytest.mark.parametrize(("row", "message"), [
+    ({"task_id": 1}, "missing field"), ({"task_id": 1, "prompt": "def f(", "entry_point": "f",
+    "test": ""},
+    "no humaneval problem"),
+])  # fmt: skip
+def test_a_row_that_is_no_problem_is_named(
+    tmp_path: Path, row: dict[str, object], message: str
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row))
+    with pytest.raises(PromptError, match=message):
+        HumanEval(path=path).num_prompts()
