@@ -14,7 +14,16 @@ from pathlib import Path
 
 from benchmarks.table import Row, print_table, write_json
 
-NAMES = ("import_time", "environments", "math_reward", "kbqa", "scoring", "code_execution", "ppo_speed")
+NAMES = (
+    "import_time",
+    "environments",
+    "math_reward",
+    "scoring",
+    "code_execution",
+    "kbqa",
+    "reward_model",
+    "ppo_speed",
+)
 """Modules of this package; each has a `run()` that returns rows."""
 
 
