@@ -18,9 +18,10 @@ NAMES = (
     "import_time",
     "environments",
     "math_reward",
-    "kbqa",
-    "scoring",
     "code_execution",
+    "kbqa",
+    "reward_model",
+    "scoring",
     "ppo_speed",
 )
 """Modules of this package; each has a `run()` that returns rows."""

@@ -11,6 +11,7 @@ from textgym_plugins.judge import JudgeReward
 from textgym_plugins.kbqa import Kbqa
 from textgym_plugins.kbqa.rgb import Rgb
 from textgym_plugins.math import MathReward
+from textgym_plugins.reward_model import RewardModel
 from textgym_plugins.rules import RULES
 
 
@@ -24,6 +25,7 @@ def textgym_rewards() -> list[type[textgym.Reward]]:
         IFEvalReward,
         JudgeReward,
         RemoteReward,
+        RewardModel,
         *RULES,
     ]
 

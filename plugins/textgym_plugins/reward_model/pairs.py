@@ -1,0 +1,176 @@
+"""Preference pairs: JSON Lines with prompt, chosen, rejected and, if wanted, margin.
+
+A malformed line is reported with file, line and field; the other lines are used. Fields that are
+not needed are ignored, because preference files carry many.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from textgym import Prompt, Sample
+from textgym.errors import PromptError
+from textgym.jsonl import LineError, PromptProblem, read_rows
+from textgym.prompt_files import summarise
+from textgym.sample_files import read_samples
+from textgym.validation import dotted, explain, shown
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One prompt with the completion that was preferred and the one that was not."""
+
+    prompt: Prompt
+    chosen: str
+    rejected: str
+    margin: float = 0.0
+    """How much better the chosen one must score, in units of the raw reward."""
+
+    @property
+    def samples(self) -> tuple[Sample, Sample]:
+        """The chosen and the rejected one as samples."""
+        return Sample(self.prompt, self.chosen), Sample(self.prompt, self.rejected)
+
+
+@dataclass(frozen=True)
+class PairFile:
+    """What a file of pairs holds, and what of it cannot be used."""
+
+    pairs: tuple[Pair, ...]
+    problems: tuple[PromptProblem, ...] = ()
+
+
+def read_pairs(path: str | Path) -> PairFile:
+    """Read a JSONL file of pairs; lines that cannot be used are among the `problems`.
+
+    Raises:
+        PromptError: the file cannot be read, or no line of it can be used.
+    """
+    pairs: list[Pair] = []
+    problems: list[PromptProblem] = []
+    for number, row in read_rows(path):
+        if isinstance(row, PromptProblem):
+            problems.append(row)
+            continue
+        try:
+            pairs.append(_pair(row, name=f"{Path(path).stem}:{number}"))
+        except LineError as error:
+            problems.append(PromptProblem(str(path), number, error.field, str(error)))
+    if not pairs:
+        summary = summarise(problems) if problems else "the file is empty"
+        raise PromptError(f"{path} holds no usable pair: {summary}")
+    return PairFile(tuple(pairs), tuple(problems))
+
+
+def write_pairs(path: str | Path, pairs: Iterable[Pair]) -> None:
+    """Write pairs as JSONL that `read_pairs` reads back, ids aside."""
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        for pair in pairs:
+            messages = [message.model_dump() for message in pair.prompt.messages]
+            row = {"prompt": messages, "chosen": pair.chosen, "rejected": pair.rejected}
+            margin = {"margin": pair.margin} if pair.margin else {}
+            file.write(json.dumps(row | margin, ensure_ascii=False) + "\n")
+
+
+def pairs_from_verdicts(path: str | Path, *, most: int = 16) -> PairFile:
+    """Pair each correct completion of a prompt with each wrong one, of a file with verdicts.
+
+    Args:
+        path: a completion file as `textgym score` takes it, with a verdict per completion.
+        most: pairs per prompt, so that a prompt with many completions does not outweigh the rest.
+
+    Raises:
+        PromptError: the file cannot be read, or no prompt has both.
+    """
+    file = read_samples(path)
+    prompts: dict[str, Prompt] = {}
+    completions: dict[tuple[str, bool], dict[str, None]] = defaultdict(dict)
+    for judged in file.samples:
+        prompt = judged.sample.prompt
+        if judged.verdict is None or not judged.sample.completion.strip():
+            continue
+        key = _key(prompt)
+        prompts.setdefault(key, prompt)
+        completions[key, judged.verdict][judged.sample.completion] = None
+    pairs = [
+        Pair(prompt, chosen, rejected)
+        for key, prompt in prompts.items()
+        for chosen, rejected in _spread(completions[key, True], completions[key, False], most)
+    ]
+    if not pairs:
+        raise PromptError(
+            f"{path}: no prompt has a completion judged correct and one judged wrong, so there is "
+            "no pair"
+        )
+    return PairFile(tuple(pairs), file.problems)
+
+
+def split_pairs(pairs: Sequence[Pair], held_out: float) -> tuple[list[Pair], list[Pair]]:
+    """Return the pairs to train on and those held out, about a share of `held_out`.
+
+    A hash of the prompt decides, so that no prompt is in both, whatever the order of the file.
+    """
+    train: list[Pair] = []
+    test: list[Pair] = []
+    for pair in pairs:
+        digest = hashlib.sha256(_key(pair.prompt).encode()).digest()
+        is_held_out = int.from_bytes(digest[:8], "big") < held_out * 2**64
+        (test if is_held_out else train).append(pair)
+    return train, test
+
+
+def _key(prompt: Prompt) -> str:
+    return json.dumps([(message.role, message.content) for message in prompt.messages])
+
+
+def _spread(right: Iterable[str], wrong: Iterable[str], most: int) -> Iterator[tuple[str, str]]:
+    """Yield up to `most` of the pairs, spread evenly over all of them."""
+    everything = [(a, b) for a, b in product(right, wrong) if a != b]
+    step = max(1.0, len(everything) / most)
+    yield from (everything[int(i * step)] for i in range(min(most, len(everything))))
+
+
+def _pair(row: Mapping[str, object], *, name: str) -> Pair:
+    for field in ("prompt", "chosen", "rejected"):
+        if field not in row:
+            raise LineError(field, f"the field is missing; the line has {', '.join(row) or 'none'}")
+    chosen, rejected = _text(row, "chosen"), _text(row, "rejected")
+    if chosen == rejected:
+        raise LineError("rejected", f"is equal to 'chosen', {shown(chosen)}; drop the pair")
+    margin = row.get("margin")
+    margin = 0.0 if margin is None else margin
+    if isinstance(margin, bool) or not isinstance(margin, int | float):
+        raise LineError("margin", f"{shown(margin)} is no number")
+    if not math.isfinite(margin):
+        raise LineError("margin", f"{margin} is not finite")
+    return Pair(_prompt(row["prompt"], name), chosen, rejected, float(margin))
+
+
+def _text(row: Mapping[str, object], field: str) -> str:
+    value = row[field]
+    if not isinstance(value, str):
+        raise LineError(field, f"{shown(value)} is a {type(value).__name__}; give a text")
+    if not value.strip():
+        raise LineError(field, "is empty; a pair needs two completions")
+    return value
+
+
+def _prompt(messages: object, name: str) -> Prompt:
+    if isinstance(messages, str) and not messages.strip():
+        raise LineError("prompt", "is empty")
+    given = {"id": name, "messages": messages}
+    try:
+        return Prompt.model_validate(given)
+    except ValidationError as error:
+        location, message = explain(error, Prompt, given)[0]
+        where = dotted(location).replace("messages", "prompt", 1)
+        raise LineError(where, message.replace("'messages", "'prompt", 1)) from None

@@ -1,0 +1,247 @@
+"""Training a reward model: the loss, the command, what it writes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import random
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification
+
+from textgym import Prompt
+from textgym.errors import ConfigError
+from textgym_plugins.reward_model import RewardModel, training
+from textgym_plugins.reward_model.cli import reward_model as command
+from textgym_plugins.reward_model.encoding import Encoded, Encoder
+from textgym_plugins.reward_model.network import load_for_training
+from textgym_plugins.reward_model.pairs import Pair, write_pairs
+from textgym_plugins.reward_model.spec import RewardSpec, read_spec
+from textgym_plugins.reward_model.training import RewardTrainConfig, train
+from textgym_plugins.reward_model.trl_adapter import Aggregate, Collator, as_row
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def run(*arguments: str | Path) -> int:
+    parser = argparse.ArgumentParser()
+    command.configure(parser)
+    return command.run(parser.parse_args([str(argument) for argument in arguments]))
+
+
+def larger_number(count: int, seed: int = 0) -> list[Pair]:
+    """A world with a rule: the larger of two numbers is the better answer."""
+    rng = random.Random(seed)
+    pairs = []
+    for index in range(count):
+        a, b = rng.sample(range(10, 100), 2)
+        prompt = Prompt(id=str(index), messages=f"Which is larger, {a} or {b}?")
+        pairs.append(Pair(prompt, str(max(a, b)), str(min(a, b))))
+    return pairs
+
+
+def quietly(step: int, total: int, metrics: Mapping[str, float]) -> None:
+    """Show nothing."""
+
+
+def test_tiny_learns_a_rule_and_the_command_reports_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    write_pairs(pairs, larger_number(1500))
+    with pairs.open("a") as file:
+        file.write('{"prompt": "x", "chosen": "", "rejected": "y"}\n')
+    folder = tmp_path / "run"
+    options = ("--epochs", "2", "--held-out", "0.2", "--device", "cpu", "--json")
+    assert run("train", pairs, "--run", folder, *options) == 0
+    output = capsys.readouterr()
+    report = json.loads(output.out)
+    assert f"{pairs}:1501: field 'chosen': is empty" in output.err
+    assert report["malformed"] == 1
+    assert report["train_pairs"] + report["held_out_pairs"] == 1500
+    assert report["held_out"]["accuracy"]["total"] == report["held_out_pairs"] > 200
+    assert report["held_out"]["accuracy"]["value"] >= 0.95
+    assert report["held_out"]["calibration_error"] < 0.15
+
+    other = tmp_path / "other.jsonl"
+    write_pairs(other, larger_number(200, seed=1))
+    assert run("evaluate", folder, other, "--device", "cpu", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"]["value"] >= 0.95
+
+    plain, info = AutoModelForSequenceClassification.from_pretrained(
+        folder, output_loading_info=True
+    )
+    assert not info["missing_keys"]
+    assert plain.config.num_labels == 1
+    trained_on = [sample for pair in larger_number(1500) for sample in pair.samples]
+    values = [s.value for s in RewardModel(model=str(folder), device="cpu").evaluate(trained_on)]
+    assert abs(sum(values) / len(values)) < 0.1  # normalised by what is stored
+    assert 0.9 < torch.tensor(values).std() < 1.1
+
+    with pytest.raises(ConfigError, match="holds a reward model already"):
+        run("train", pairs, "--run", folder)
+
+
+def test_aggregate_of_heads_by_hand() -> None:
+    spec = RewardSpec(heads=("help", "brevity"), weights=(0.75, 0.25))
+    torch.manual_seed(0)
+    network = load_for_training("tiny", spec).network
+    chosen, rejected = Encoded([5, 6, 7], 1, 3), Encoded([5, 9], 1, 2)
+    inputs = Collator(0)([as_row(chosen, rejected, 0.5)])
+    logits = network.classifier(inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+    r = 0.75 * logits[:, 0] + 0.25 * logits[:, 1]
+    values = Aggregate(network)(**inputs).logits.squeeze(-1)
+    assert values.tolist() == pytest.approx(r.tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_gradient_of_trl_loss_is_bradley_terry_on_the_aggregate(
+    tmp_path: Path, gated: bool
+) -> None:
+    """dL/dw_score[i] = -sigmoid(-(d - m)) * w_i * (h_chosen - h_rejected), by hand."""
+    spec = RewardSpec(heads=("help", "brevity"), weights=(0.75, 0.25), gated=gated)
+    torch.manual_seed(0)
+    model = load_for_training("tiny", spec)
+    encoder = Encoder(model.tokenizer, max_tokens=99, finds_prompt=gated)
+    pair = Pair(Prompt(id="1", messages="6 * 7?"), "42", "41 or so", margin=0.5)
+    chosen, rejected = (encoder.encode(sample) for sample in pair.samples)
+    inputs = Collator(int(model.tokenizer.pad_token_id))([as_row(chosen, rejected, 0.5)])
+    network = model.network
+    trainer = training.make_trainer(
+        model, [as_row(chosen, rejected, 0.5)], RewardTrainConfig(device="cpu"), tmp_path
+    )
+    loss = trainer.compute_loss(trainer.model, dict(inputs))
+    network.zero_grad()
+    loss.backward()
+
+    with torch.no_grad():
+        h = []
+        for each in (chosen, rejected):
+            output = network.classifier(torch.tensor([each.ids]), output_hidden_states=True)
+            h.append(output.hidden_states[-1][0, -1])
+        score = network.classifier.score.weight
+        w = torch.tensor([0.75, 0.25])
+        d = w @ (score @ (h[0] - h[1]))
+        expected_loss = math.log1p(math.exp(-(float(d) - 0.5)))
+        slope = -torch.sigmoid(-(d - 0.5))
+        expected = slope * torch.outer(w, h[0] - h[1])
+    assert float(loss.detach()) == pytest.approx(expected_loss, abs=1e-5)
+    torch.testing.assert_close(score.grad, expected, atol=1e-5, rtol=1e-4)
+    if network.gate is not None:
+        # dw_i / dz_j = w_i (1[i = j] - w_j), and the difference of r_i between the two
+        differences = (score @ (h[0] - h[1])).detach()
+        bias_grad = slope * (w * differences - w * (w @ differences))
+        torch.testing.assert_close(network.gate.bias.grad, bias_grad, atol=1e-5, rtol=1e-4)
+    assert network.classifier.model.embed_tokens.weight.grad.abs().sum() > 0  # end to end
+
+
+def test_same_seed_same_weights_and_heads_are_saved(tmp_path: Path) -> None:
+    config = RewardTrainConfig(
+        heads=("help", "brevity"), gated=True, batch_size=8, seed=5, device="cpu"
+    )
+    folders = []
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        global_before = torch.random.get_rng_state()
+        torch.rand(3)  # what ran before must not matter
+        trained = train(
+            larger_number(40), config.model_copy(update={"seed": seed}),
+            folder=tmp_path / name, progress=quietly,
+        )  # fmt: skip
+        training.save_reward_model(trained.model, tmp_path / name)
+        torch.random.set_rng_state(global_before)
+        assert trained.steps == 5
+        folders.append(tmp_path / name)
+    weights = [
+        load_file(f / "model.safetensors") | load_file(f / "gate.safetensors") for f in folders
+    ]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert any(not torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
+    assert float(weights[0]["weight"].abs().sum()) > 0  # the gate has learnt
+    assert read_spec(folders[0]) == read_spec(folders[1])
+    labels = json.loads((folders[0] / "config.json").read_text())["id2label"]
+    assert labels == {"0": "help", "1": "brevity"}
+    (score,) = RewardModel(model=str(folders[0]), device="cpu").evaluate(
+        [larger_number(1)[0].samples[0]]
+    )
+    assert tuple(score.parts) == ("help", "brevity")
+
+
+def test_interrupt_leaves_a_usable_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    write_pairs(pairs, larger_number(200))
+    original = training.train
+
+    def interrupted(*args: object, progress: object, **kwargs: object) -> training.Trained:
+        def press(step: int, total: int, metrics: Mapping[str, float]) -> None:
+            if step == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        return original(*args, progress=press, **kwargs)  # type: ignore[arg-type]  # as given
+
+    monkeypatch.setattr(training, "train", interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run("train", pairs, "--run", tmp_path / "run", "--batch-size", "8", "--device", "cpu")
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert "stopped after" in capsys.readouterr().err
+    steps = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert 2 <= len(steps) <= 3
+    score = RewardModel(model=str(tmp_path / "run"), device="cpu").score(
+        larger_number(1)[0].samples[0]
+    )
+    assert score.is_scored
+
+
+def test_trained_on_real_responses(tmp_path: Path, shared_data: Callable[[str], Path]) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    source = shared_data("qwen_math_responses.jsonl")
+    assert run("pairs", source, pairs, "--most", "2") == 0
+    options = ("--max-tokens", "128", "--batch-size", "4", "--device", "cpu", "--held-out", "0")
+    assert run("train", pairs, "--run", tmp_path / "run", *options) == 0
+    assert run("evaluate", tmp_path / "run", pairs, "--device", "cpu") == 0
+
+
+def test_pairs_that_differ_only_in_what_is_cut_are_dropped(tmp_path: Path) -> None:
+    tail = "and so on, to the very end of it all, until nobody is listening any more."
+    same = Pair(Prompt(id="1", messages="?"), "yes " * 9 + tail, "no " * 9 + tail)
+    config = RewardTrainConfig(max_tokens=40, device="cpu")
+    trained = train([same, *larger_number(3)], config, folder=tmp_path, progress=quietly)
+    assert trained.num_dropped == 1
+    with pytest.raises(ConfigError, match="no pair is left to train on"):
+        train([same], config, folder=tmp_path, progress=quietly)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--heads", "a,a"), "repeats a name"),
+        (("--heads", "a=1,b=x"), "weights.1"),
+        (("--heads", "a=1,b"), "weights.1"),
+        (("--gated",), "needs two heads"),
+        (("--epochs", "0"), "'epochs' is 0"),
+        (("--held-out", "1"), "--held-out is 1"),
+        (("--device", "cuba"), "the device 'cuba' cannot be used"),
+        (("--model", "nowhere/at-all"), "the reward model 'nowhere/at-all' cannot be loaded"),
+    ],
+)
+def test_unusable_options_are_named(
+    tmp_path: Path, options: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    write_pairs(tmp_path / "pairs.jsonl", larger_number(3))
+    with pytest.raises(ConfigError, match=message) as caught:
+        run("train", tmp_path / "pairs.jsonl", "--run", tmp_path / "run", *options)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir())
