@@ -139,17 +139,22 @@ class Examination:
         """Score once more backwards, and once more in a process that has seen nothing."""
         backwards = answered[::-1]
         samples = [given.sample for given, _ in backwards]
-        here = [_said(boundary.score_batch([sample])[0]) for sample in samples]
+        here = [boundary.score_batch([sample])[0] for sample in samples]
         outcomes = self._call(pool, in_worker.score, samples)
-        there = [_said(o.value) if o.failure is None else "failed" for o in outcomes]
+        there = [
+            o.value if o.failure is None else Score.failed(o.failure.kind, o.failure.message)
+            for o in outcomes
+        ]
         advice = (
             "Depend on the sample alone, not on what was scored before, on hash() or on the order "
             "of a set; or set `deterministic = False`"
         )
         for where, again in (("in the same process", here), ("in another process", there)):
-            for (given, first), said in zip(backwards, again, strict=True):
-                if said != _said(first):
-                    got = f"it scores {_said(first)} and then, {where}, {said}"
+            for (given, first), score in zip(backwards, again, strict=True):
+                if score.kind == "timeout":  # it is slow: another matter than changing its mind
+                    self._findings.update(dict.fromkeys(given.judge(score)))
+                elif _said(score) != _said(first):
+                    got = f"it scores {_said(first)} and then, {where}, {_said(score)}"
                     self._find("deterministic", given.what, got, advice)
 
     def _batches(self, answered: Answered, pool: WorkerPool) -> None:
