@@ -53,6 +53,8 @@ def _overrides(args: argparse.Namespace) -> list[str]:
     for name in ("device", "threads"):
         if getattr(args, name) is not None:
             raise ConfigError(f"--{name} is for language models; these agents use one core")
+    if args.engine is not None or args.urls is not None:
+        raise ConfigError("--engine and --url are for language models")
     shorthands = {
         "agent": getattr(args, "agent", None),
         "env": getattr(args, "env", None),

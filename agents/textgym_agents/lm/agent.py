@@ -18,6 +18,7 @@ from textgym_agents.core.masked import masked_mean
 from textgym_agents.core.update import explained_variance, ppo_update
 from textgym_agents.lm.config import TrainConfig
 from textgym_agents.lm.engine import GenerationEngine, TransformersEngine
+from textgym_agents.lm.engines.errors import EngineError
 from textgym_agents.lm.kv_cache import make_cache
 from textgym_agents.lm.measure import engine_metrics, evaluate_in_parts
 from textgym_agents.lm.network import ActionAndValue, PolicyValueNetwork, sample_ids
@@ -69,6 +70,8 @@ class PPOAgent:
             temperature=rollout.temperature if generator is not None else 0.0,
             generator=generator or torch.Generator(self.network.device),
         )[0]
+        if generation.failure is not None:
+            raise EngineError(generation.failure)
         text = completion_text(self.network, generation)
         return Completion(
             text, token_ids=generation.token_ids, finish_reason=generation.finish_reason
@@ -138,7 +141,7 @@ class PPOAgent:
         for transcript in rollout.scored():
             buffer.add(transcript.episode())
         if not len(buffer):
-            return {"ppo/skipped_updates": 1.0}
+            return {"ppo/skipped_updates": 1.0, **self.engine.sync(iteration + 1)}
         metrics = self._prepare(buffer)
         config = self.config.ppo
         rate = config.optimizer.learning_rate
@@ -157,8 +160,7 @@ class PPOAgent:
             device=self.network.device,
             on_step=on_step,
         )
-        self.engine.sync()
-        return {**metrics, "ppo/learning_rate": rate}
+        return {**metrics, "ppo/learning_rate": rate, **self.engine.sync(iteration + 1)}
 
     @torch.no_grad()
     def _prepare(self, buffer: MemoryBuffer) -> dict[str, float]:

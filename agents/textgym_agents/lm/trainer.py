@@ -21,11 +21,14 @@ from textgym.seeding import Purpose, derive_seed
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.alarms import Alarms
 from textgym_agents.lm.checkpoint import POLICY_FOLDER, load_checkpoint, save_checkpoint
+from textgym_agents.lm.clock import Clock
 from textgym_agents.lm.cold_start import ColdStart, make_demonstrator
 from textgym_agents.lm.config import FullMode, TrainConfig
+from textgym_agents.lm.engines.build import build_engine
 from textgym_agents.lm.evaluation import EvaluationResult, evaluate, make_held_out
 from textgym_agents.lm.network import PolicyValueNetwork
-from textgym_agents.lm.rollout import Rollout, collect, make_envs
+from textgym_agents.lm.overlap import collect_parts
+from textgym_agents.lm.rollout import Rollout, make_envs
 from textgym_agents.run.directory import RunDirectory
 from textgym_agents.run.environment import describe_environment
 from textgym_agents.run.interrupt import Interrupt
@@ -51,7 +54,8 @@ def build_agent(config: TrainConfig, *, checkpoint: Path | None = None) -> PPOAg
         seed = derive_seed(config.seed, Purpose.MODEL)
         network = PolicyValueNetwork.from_config(policy, seed=seed)
     set_threads(config.threads, network)
-    return PPOAgent(network.to(device), config)
+    network = network.to(device)
+    return PPOAgent(network, config, engine=build_engine(network, config))
 
 
 def _find_device(device: str) -> str:
@@ -111,12 +115,21 @@ class Trainer:
         self.run = run
         self.progress = progress
         rollout = self.config.rollout
-        self.envs = make_envs(self.config.env, min(rollout.num_envs, rollout.num_episodes))
         self._open = ExitStack()
-        self._open.callback(self.envs.close)
+        self._open.callback(agent.engine.close)
+        num_envs = min(rollout.num_envs, rollout.num_episodes)
+        self.envs = make_envs(self.config.env, num_envs)
+        num_parts = rollout.num_episodes // num_envs
+        self.env_sets = [self.envs] + [
+            make_envs(self.config.env, num_envs)
+            for _ in range(min(rollout.parts_in_flight, num_parts) - 1)
+        ]
+        for envs in self.env_sets:
+            self._open.callback(envs.close)
         self.held_out = make_held_out(agent)
         self._open.callback(self.held_out.envs.close)
         self.alarms = Alarms()
+        self.clock = Clock()
         self.num_iterations = self._count_iterations()
 
     def _count_iterations(self) -> int:
@@ -156,6 +169,7 @@ class Trainer:
         """Begin or take up the run and return how many iterations are done."""
         if resume_from is not None:
             state = load_checkpoint(self.agent, self.run, resume_from)
+            self.agent.engine.sync(state.iteration)
             self._start_log(first_step=state.iteration + 1)
             return state.iteration
         self.run.truncate_metrics(0)
@@ -163,6 +177,7 @@ class Trainer:
         if self.config.cold_start is not None:
             self._cold_start(interrupt)
         self.agent.start_reference()
+        self.agent.engine.sync(0)
         self.progress.note(f"answering {self.held_out.envs.num_envs} held-out prompts before PPO")
         self._evaluate(0)
         save_checkpoint(self.agent, self.run, 0)
@@ -196,6 +211,7 @@ class Trainer:
 
     def _iterate(self, iteration: int) -> None:
         started = time.perf_counter()
+        self.clock.take()
         rollout = self._collect(iteration)
         collected = time.perf_counter()
         metrics = rollout.metrics()
@@ -208,6 +224,7 @@ class Trainer:
             "time/rollout_seconds": collected - started,
             "time/update_seconds": updated - collected,
             "time/tokens_per_second": num_tokens / (updated - started),
+            **self._phase_times(updated - started),
         }
         self.log.write("ppo", iteration + 1, {**metrics, **times})
         self._keep_rollouts(f"iteration-{iteration + 1:07d}", rollout)
@@ -220,18 +237,26 @@ class Trainer:
         generator = torch.Generator(device).manual_seed(
             derive_seed(seed, Purpose.SAMPLING, iteration)
         )
-        transcripts = []
-        for part in range(self.config.rollout.num_episodes // self.envs.num_envs):
-            rollout = collect(
-                self.envs,
-                self.agent.engine,
-                self.agent.network,
-                self.config.rollout,
-                seed=derive_seed(seed, Purpose.ROLLOUT_ENV, iteration, part),
-                generator=generator,
-            )
-            transcripts += rollout.transcripts
-        return Rollout(transcripts)
+        num_parts = self.config.rollout.num_episodes // self.envs.num_envs
+        return collect_parts(
+            self.env_sets,
+            self.agent.engine,
+            self.agent.network,
+            self.config.rollout,
+            seeds=[derive_seed(seed, Purpose.ROLLOUT_ENV, iteration, i) for i in range(num_parts)],
+            generator=generator,
+            clock=self.clock,
+        )
+
+    def _phase_times(self, seconds: float) -> dict[str, float]:
+        """Return the seconds of each phase of an iteration, and how long the engine had nothing."""
+        phases = self.clock.take()
+        generation = phases.get("generation", 0.0)
+        return {
+            "time/generation_seconds": generation,
+            "time/environment_seconds": phases.get("environment", 0.0),
+            "time/engine_idle_share": 1 - generation / seconds,
+        }
 
     def _evaluate(self, iteration: int) -> EvaluationResult:
         result = evaluate(self.agent, self.held_out)
