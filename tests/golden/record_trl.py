@@ -1,9 +1,10 @@
-"""Record what TRL's GRPO, RLOO and DPO trainers make of one batch: `python tests/golden/record_trl.py`.
+"""Record what the GRPO, RLOO and DPO trainers of TRL make of one batch.
 
-The numbers in `trl.json` are TRL 1.16.0's own. The trainers are real; what they are fed is not:
-in place of a model and of generation stand log-probabilities, rewards and lengths that are written
-into the file with the results, so that the test needs neither TRL nor a model. Each case holds the
-advantages, the loss, and the gradient of the loss with respect to the log-probabilities.
+Run `python tests/golden/record_trl.py`. The numbers in `trl.json` are TRL 1.16.0's own. The
+trainers are real; what they are fed is not: in place of a model and of generation stand
+log-probabilities, rewards and lengths that are written into the file with the results, so that the
+test needs neither TRL nor a model. Each case holds the advantages, the loss, and the gradient of
+the loss with respect to the log-probabilities.
 """
 
 from __future__ import annotations
