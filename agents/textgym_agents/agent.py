@@ -10,15 +10,22 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
+import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from textgym.errors import ConfigError
 from textgym_agents.env_source import EnvSource, opened
+
+ACTION_MASKS = "action_masks"
+"""The method of an environment, scalar or vector, that returns which actions are allowed now."""
+TAKES_MASKS = "takes_action_masks"
+"""The attribute of an agent whose `act` has an argument `action_masks`."""
 
 OnMetrics = Callable[[int, Mapping[str, float]], None]
 """Called with the environment steps done so far and the metrics since the last call.
@@ -156,7 +163,8 @@ def evaluate(
     """Play whole episodes and return what came of them.
 
     Args:
-        agent: acts; it does not learn.
+        agent: acts; it does not learn. One with a true attribute `takes_action_masks` is told what
+            the method `action_masks` of the environment, or of a wrapper, returns.
         env: an environment, a spec, or an id.
         num_episodes: how many.
         seed: of the first reset; the following episodes go on in the environment's own stream.
@@ -169,13 +177,13 @@ def evaluate(
     lengths: list[int] = []
     successes: list[float] = []
     with opened(env) as game:
+        act = _policy_of(agent, game, deterministic)
         for episode in range(num_episodes):
             observation, _ = game.reset(seed=seed if episode == 0 else None)
             total, length, is_over = 0.0, 0, False
             info: dict[str, Any] = {}
             while not is_over:
-                action = agent.act(observation, deterministic=deterministic)
-                observation, reward, terminated, truncated, info = game.step(action)
+                observation, reward, terminated, truncated, info = game.step(act(observation))
                 total, length = total + float(reward), length + 1
                 is_over = terminated or truncated or length >= max_episode_steps
             if info.get("status", "scored") != "scored":
@@ -190,6 +198,17 @@ def evaluate(
         np.array(successes, dtype=np.float64),
         num_episodes - len(returns),
     )
+
+
+def _policy_of(
+    agent: Agent, env: gymnasium.Env[Any, Any], deterministic: bool
+) -> Callable[[Any], Any]:
+    """Return the function from an observation to the action that the agent takes now."""
+    act: Callable[..., Any] = partial(agent.act, deterministic=deterministic)
+    if getattr(agent, TAKES_MASKS, False) and env.has_wrapper_attr(ACTION_MASKS):
+        masks = env.get_wrapper_attr(ACTION_MASKS)
+        return lambda observation: act(observation, action_masks=masks())
+    return act
 
 
 def check_count(name: str, value: Any) -> int:

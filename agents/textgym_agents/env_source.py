@@ -72,6 +72,22 @@ def opened(env: EnvSource) -> Iterator[gymnasium.Env[Any, Any]]:
         made.close()
 
 
+def space_name(space: gymnasium.Space[Any]) -> str:
+    """Return what an error calls a space: of a Box not the bounds, which may fill lines."""
+    if isinstance(space, gymnasium.spaces.Box):
+        return f"Box(shape={space.shape}, dtype={space.dtype})"
+    return str(space)
+
+
+def advice_on(space: gymnasium.Space[Any]) -> str:
+    """Return what to do about a space that an agent cannot use, as a sentence; '' if unknown."""
+    if isinstance(space, gymnasium.spaces.Dict | gymnasium.spaces.Tuple):
+        return " gymnasium.wrappers.FlattenObservation makes one Box of it."
+    if getattr(space, "is_np_flattenable", True) is False:
+        return " Text environments have numbers with action_mode='token'."
+    return ""
+
+
 def exact_solution_of(env: gymnasium.Env[Any, Any]) -> Any | None:
     """Return the exact solution of an environment, undiscounted; None where it has none."""
     solve = getattr(env.unwrapped, "exact_solution", None)

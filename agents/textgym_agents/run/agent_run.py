@@ -227,13 +227,21 @@ def train_agent(
     progress: Progress | None = None,
     resume: bool = False,
 ) -> Agent:
-    """Run `config` in a run directory and return the agent; see `AgentRun.learn`."""
+    """Run `config` in a run directory and return the agent; see `AgentRun.learn`.
+
+    A run that is refused before its first step does not keep the folder from another one.
+    """
     run = RunDirectory(run_path)
     agent_run = AgentRun(config, run, progress)
     run.prepare()
     run.write_text("config.yaml", dump_config(config))
     run.write_text("environment.json", json.dumps(describe_environment(), indent=2))
-    return agent_run.learn(resume=resume)
+    try:
+        return agent_run.learn(resume=resume)
+    except ConfigError:
+        if not resume and not run.metrics_size():
+            run.remove("config.yaml")
+        raise
 
 
 def load_trained(run_path: Path) -> Agent:

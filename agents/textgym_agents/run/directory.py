@@ -82,6 +82,10 @@ class RunDirectory:
         """Write a whole file atomically."""
         write_atomically(self.path / name, text)
 
+    def remove(self, name: str) -> None:
+        """Delete a file."""
+        (self.path / name).unlink()
+
     def write_rollouts(self, name: str, records: Sequence[Mapping[str, Any]]) -> None:
         """Write the sampled episodes of one iteration or evaluation."""
         lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

@@ -24,7 +24,14 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from textgym.errors import ConfigError
-from textgym_agents.agent import WHOLE, AgentConfig, OnMetrics, Part, check_count
+from textgym_agents.agent import (
+    ACTION_MASKS,
+    WHOLE,
+    AgentConfig,
+    OnMetrics,
+    Part,
+    check_count,
+)
 from textgym_agents.agent_files import read_config, write_manifest
 from textgym_agents.classic.agent import (
     NETWORK_FILE,
@@ -161,21 +168,17 @@ class SB3Agent:
             self.model.set_random_seed(seed)
         return self.model
 
-    def act(
-        self,
-        observation: Any,
-        *,
-        deterministic: bool = True,
-        action_masks: np.ndarray[Any, Any] | None = None,
-    ) -> Any:
-        """Return the action for one observation; `action_masks` are for MaskablePPO alone."""
+    def act(self, observation: Any, *, deterministic: bool = True) -> Any:
+        """Return the action for one observation: the best known, or one sampled."""
+        return self._predict(observation, deterministic=deterministic)
+
+    def _predict(self, observation: Any, **how: Any) -> Any:
+        """Return the action of the algorithm, which is told how by its own arguments."""
         if self.model is None:
             raise ConfigError(f"{self.name} has not learnt anything: call learn() or load() first")
         if self._normalize is not None:
             observation = self._normalize.normalize_obs(np.asarray(observation))
-        masks = {} if action_masks is None else {"action_masks": action_masks}
-        predict: Any = self.model.predict
-        action, _ = predict(observation, deterministic=deterministic, **masks)
+        action, _ = self.model.predict(observation, **how)
         return int(action) if np.ndim(action) == 0 else action
 
     def save(self, path: str | Path) -> None:
@@ -251,10 +254,29 @@ class SB3TRPOAgent(SB3Agent):
 
 
 class SB3MaskablePPOAgent(SB3Agent):
-    """PPO that never samples an action which the environment's `action_masks` rules out."""
+    """PPO that never takes an action which the environment's `action_masks` rules out."""
 
     name: ClassVar[str] = "sb3:maskable_ppo"
     algorithm = sb3_contrib.MaskablePPO
+    takes_action_masks: ClassVar[bool] = True
+
+    def _prepare(self, envs: VecEnv, seed: int) -> BaseAlgorithm:
+        if not (isinstance(envs.unwrapped, SpacesOnly) or envs.has_attr(ACTION_MASKS)):
+            raise ConfigError(
+                f"{self.name}: the environment has no method {ACTION_MASKS}(), which says what is "
+                "allowed; take sb3:ppo where every action is"
+            )
+        return super()._prepare(envs, seed)
+
+    def act(
+        self,
+        observation: Any,
+        *,
+        deterministic: bool = True,
+        action_masks: np.ndarray[Any, Any] | None = None,
+    ) -> Any:
+        """Return the action for one observation, out of those that a mask (A,) allows."""
+        return self._predict(observation, deterministic=deterministic, action_masks=action_masks)
 
 
 def make_sb3_env(env: EnvSource, config: SB3Config) -> VecEnv:
