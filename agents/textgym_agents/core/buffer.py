@@ -8,8 +8,8 @@ O(T^2).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -80,15 +80,27 @@ class Batch:
     """V under theta_old."""
     advantages: Tensor
     returns: Tensor
+    cut_states: Tensor | None = None
+    """(B, T, d): what the frozen layers of a policy make of each sequence, where they are kept."""
 
     def rows(self, index: Tensor) -> Batch:
         """Return the rows `index`, trimmed to their longest sequence."""
         length = int(self.attention_mask[index].sum(dim=1).max())
-        chosen = {}
-        for field in fields(self):
-            x: Tensor = getattr(self, field.name)[index]
-            chosen[field.name] = x[:, :length] if x.dim() > 1 else x
-        return Batch(**chosen)
+
+        def choose(x: Tensor) -> Tensor:
+            return x[index][:, :length] if x.dim() > 1 else x[index]
+
+        return self._map(choose)
+
+    def lengths_to_read(self) -> Tensor:
+        """Return (B,): how many tokens of each sequence its scores depend on, at least one.
+
+        Nothing asks what follows the last action, but for episodes that were cut.
+        """
+        columns = torch.arange(self.input_ids.shape[1], device=self.input_ids.device)
+        last_action = torch.where(self.action_mask, columns, 0).amax(dim=1)
+        lengths = torch.where(self.is_truncated, self.attention_mask.sum(dim=1), last_action)
+        return lengths.clamp(min=1)
 
     def whitened(self) -> Batch:
         """Return the batch with advantages whitened over its own actions."""
@@ -96,21 +108,32 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
-        return Batch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        return self._map(lambda x: x.to(device))
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        tensors = {name: x for name, x in vars(self).items() if x is not None}
+        return Batch(**{name: function(x) for name, x in tensors.items()})
 
     def micro_batches(self, max_tokens: int | None) -> Iterator[Batch]:
         """Split into batches of at most `max_tokens` padded tokens, similar lengths together."""
+        parts = self.rows_within(max_tokens)
+        if len(parts) == 1:
+            yield self
+        else:
+            yield from map(self.rows, parts)
+
+    def rows_within(self, max_tokens: int | None) -> list[Tensor]:
+        """Return the rows of each micro-batch; a sequence that is too long has one of its own."""
         lengths = self.attention_mask.sum(dim=1)
         if max_tokens is None or int(lengths.max()) * len(lengths) <= max_tokens:
-            yield self
-            return
+            return [torch.arange(len(lengths), device=lengths.device)]
         order = torch.argsort(lengths, descending=True, stable=True)
-        start = 0
+        parts, start = [], 0
         while start < len(order):
-            longest = int(lengths[order[start]])
-            stop = start + max(1, max_tokens // longest)
-            yield self.rows(order[start:stop])
+            stop = start + max(1, max_tokens // int(lengths[order[start]]))
+            parts.append(order[start:stop])
             start = stop
+        return parts
 
 
 class MemoryBuffer:
@@ -137,6 +160,10 @@ class MemoryBuffer:
         if self._batch is None:
             self._batch = collate(self.episodes)
         return self._batch
+
+    def keep_cut_states(self, states: Tensor) -> None:
+        """Store what the frozen layers make of `batch` (B, T, d); the policy goes on from there."""
+        self._batch = replace(self.batch, cut_states=states)
 
     def record(self, old: Evaluation, *, kl_penalty: Tensor | None = None) -> None:
         """Store what the behaviour policy says of the rollout, under theta_old.

@@ -19,9 +19,10 @@ from textgym_agents.core.update import explained_variance, ppo_update
 from textgym_agents.lm.config import TrainConfig
 from textgym_agents.lm.engine import GenerationEngine, TransformersEngine
 from textgym_agents.lm.kv_cache import make_cache
-from textgym_agents.lm.measure import engine_metrics, evaluate_in_parts
+from textgym_agents.lm.measure import engine_metrics, evaluate_in_parts, states_in_parts
 from textgym_agents.lm.network import ActionAndValue, PolicyValueNetwork, sample_ids
 from textgym_agents.lm.optimizer import make_optimizer, set_learning_rate
+from textgym_agents.lm.reference import RemoteReference
 from textgym_agents.lm.rollout import Rollout, completion_text, encode
 
 
@@ -51,6 +52,7 @@ class PPOAgent:
             penalty.beta, penalty.target_nats_per_sequence, penalty.horizon_sequences
         )
         self.reference: PolicyValueNetwork | None = None
+        self._remote_reference = self._make_remote_reference()
         self._cached_ids: list[int] = []
         self._cache: Any = None
 
@@ -97,12 +99,14 @@ class PPOAgent:
             action, scores.logprobs, scores.entropy, self.network.values_of(hidden)
         )
 
-    def _make_optimizer(self) -> torch.optim.AdamW:
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        config = self.config.ppo.optimizer
         return make_optimizer(
             self.network,
-            learning_rate=self.config.ppo.optimizer.learning_rate,
-            eps=self.config.ppo.optimizer.eps,
+            learning_rate=config.learning_rate,
+            eps=config.eps,
             value_lr_mult=self.config.ppo.value.lr_mult,
+            kind=config.kind,
         )
 
     def end_cold_start(self) -> None:
@@ -114,8 +118,18 @@ class PPOAgent:
 
     def start_reference(self) -> None:
         """Freeze the current policy as the reference, if the configuration penalises KL to it."""
-        needs_copy = self.config.ppo.kl_penalty.beta > 0 and self.network.peft is None
+        is_elsewhere = self.network.peft is not None or self._remote_reference is not None
+        needs_copy = self.config.ppo.kl_penalty.beta > 0 and not is_elsewhere
         self.reference = self.network.frozen_copy() if needs_copy else None
+
+    def _make_remote_reference(self) -> RemoteReference | None:
+        if self.config.reference.url is None:
+            return None
+        return RemoteReference(
+            self.config.reference,
+            illegal=self.network.illegal,
+            temperature=self.network.temperature,
+        )
 
     def update(
         self,
@@ -164,6 +178,9 @@ class PPOAgent:
     def _prepare(self, buffer: MemoryBuffer) -> dict[str, float]:
         """Score the rollout under theta_old and the reference; fill in advantages and returns."""
         config = self.config.ppo
+        if self.network.num_top:
+            states = states_in_parts(self.network, buffer.batch, config.micro_batch_tokens)
+            buffer.keep_cut_states(states)
         batch = buffer.batch
         old = evaluate_in_parts(self.network, batch, config.micro_batch_tokens)
         metrics = engine_metrics(buffer, old.logprobs)
@@ -185,6 +202,8 @@ class PPOAgent:
         }
 
     def _reference_logprobs(self, batch: Batch) -> Tensor:
+        if self._remote_reference is not None:
+            return self._remote_reference.logprobs(batch)
         limit = self.config.ppo.micro_batch_tokens
         if self.reference is not None:
             return evaluate_in_parts(self.reference, batch, limit).logprobs

@@ -233,10 +233,10 @@ def test_minibatches_follow_the_generator() -> None:
 
 def test_rows_are_trimmed_to_the_longest_of_them() -> None:
     memory = numbered([3, 9, 2, 5])
-    rows = memory.batch.rows(torch.tensor([3, 0]))
+    rows = replace(memory.batch, cut_states=torch.zeros(4, 9, 3)).rows(torch.tensor([3, 0]))
     assert indices(rows) == [3, 0]
     for field in fields(rows):
-        expected = (2,) if field.name == "is_truncated" else (2, 5)
+        expected = {"is_truncated": (2,), "cut_states": (2, 5, 3)}.get(field.name, (2, 5))
         assert getattr(rows, field.name).shape == expected, field.name
 
 
@@ -252,7 +252,8 @@ def test_micro_batches_hold_every_row_once_within_the_budget(max_tokens: int | N
 
 
 def test_batch_moves_every_field_to_a_device() -> None:
-    batch = numbered([2, 3]).batch.to(torch.device("meta"))
+    whole = replace(numbered([2, 3]).batch, cut_states=torch.zeros(2, 3, 4))
+    batch = whole.to(torch.device("meta"))
     assert {getattr(batch, field.name).device.type for field in fields(batch)} == {"meta"}
 
 
