@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.config import TrainConfig
 from textgym_agents.lm.evaluation import evaluate as evaluate_agent
 from textgym_agents.lm.evaluation import make_held_out
-from textgym_agents.lm.presets import PRESETS
+from textgym_agents.lm.presets import PRESETS, WORLDS, preset
 from textgym_agents.lm.trainer import build_agent, learn
 from textgym_agents.run.directory import RunDirectory
 from textgym_agents.run.metrics import rows_of
@@ -56,8 +56,9 @@ def train(console: Console, args: argparse.Namespace, run: RunDirectory) -> None
 
 
 def _new_config(args: argparse.Namespace) -> TrainConfig:
-    preset = PRESETS[_preset(args)]
-    return load_config(TrainConfig, path=args.config, preset=preset, overrides=_overrides(args))
+    return load_config(
+        TrainConfig, path=args.config, preset=_preset(args), overrides=_overrides(args)
+    )
 
 
 def _stored_config(args: argparse.Namespace, run: RunDirectory) -> TrainConfig:
@@ -72,17 +73,17 @@ def _stored_config(args: argparse.Namespace, run: RunDirectory) -> TrainConfig:
     return load_config(TrainConfig, path=run.path / "config.yaml", overrides=overrides)
 
 
-def _preset(args: argparse.Namespace) -> str:
-    """Return the preset: the embedded world, or `seed` for other prompts, models and files."""
+def _preset(args: argparse.Namespace) -> Mapping[str, Any]:
+    """Return what to start from: the embedded world, or `seed` for other prompts and models."""
+    is_embedded = args.config is None and args.prompts is None and args.model is None
     if args.preset is None:
-        is_default = args.config is None and args.prompts is None and args.model is None
-        return "arithmetic" if is_default else "seed"
+        return WORLDS["arithmetic" if is_embedded else "seed"]
     if args.preset not in PRESETS:
         raise UnknownNameError(
             f"no preset named '{args.preset}'.{did_you_mean(args.preset, PRESETS)} "
             f"There are: {', '.join(PRESETS)}."
         )
-    return str(args.preset)
+    return preset(args.preset, is_embedded=is_embedded and args.env is None)
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
@@ -148,7 +149,7 @@ def _evaluated_agent(args: argparse.Namespace) -> PPOAgent:
     overrides = _overrides(args)
     if not (path / "config.yaml").exists():
         model = [f"policy.model={json.dumps(args.policy)}"]
-        config = load_config(TrainConfig, preset=PRESETS["seed"], overrides=model + overrides)
+        config = load_config(TrainConfig, preset=WORLDS["seed"], overrides=model + overrides)
         return build_agent(config)
     checkpoint = RunDirectory.open(path).latest_checkpoint()
     if checkpoint is None:

@@ -83,7 +83,11 @@ class _ChunkedScores(torch.autograd.Function):
                 log_p = scaled_logits(hidden[rows], weight, illegal, ctx.temperature)
                 log_p = log_p.log_softmax(-1)
             grad_u = _grad_of_logits(
-                log_p, ids[rows], illegal, entropy[rows], *(g if g is None else g[rows] for g in grads)
+                log_p,
+                ids[rows],
+                illegal,
+                entropy[rows],
+                *(g if g is None else g[rows] for g in grads),
             )
             if ctx.temperature != 1.0:
                 grad_u /= ctx.temperature

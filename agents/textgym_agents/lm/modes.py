@@ -54,8 +54,8 @@ def quantization_arguments() -> dict[str, Any]:
     """
     if missing := missing_for_bitsandbytes():
         raise ConfigError(
-            f"policy.mode: qlora needs an NVIDIA GPU and the package bitsandbytes; here is {missing}. "
-            "Take the mode 'lora' instead, or run where there are both "
+            "policy.mode: qlora needs an NVIDIA GPU and the package bitsandbytes; here is "
+            f"{missing}. Take the mode 'lora' instead, or run where there are both "
             "(pip install 'textgym[quantized]')"
         )
     from transformers import BitsAndBytesConfig

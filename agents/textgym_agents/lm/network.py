@@ -399,8 +399,6 @@ def sample_ids(logits: Tensor, generator: torch.Generator | None) -> Tensor:
     """
     cumulated = logits.softmax(-1).cumsum(-1, dtype=torch.float64)
     total = cumulated[:, -1:]
-    drawn = torch.rand(
-        total.shape, dtype=torch.float64, device=logits.device, generator=generator
-    )
+    drawn = torch.rand(total.shape, dtype=torch.float64, device=logits.device, generator=generator)
     place = torch.minimum(drawn * total, total.nextafter(torch.zeros_like(total)))
     return torch.searchsorted(cumulated, place, right=True).squeeze(1)

@@ -52,9 +52,7 @@ def is_policy(path: str | Path) -> bool:
     return (Path(path) / MODE_FILE).exists()
 
 
-def load_pretrained(
-    model: str, mode: TrainMode | None = None
-) -> tuple[PreTrainedModel, Tokenizer]:
+def load_pretrained(model: str, mode: TrainMode | None = None) -> tuple[PreTrainedModel, Tokenizer]:
     """Load a causal language model and its tokenizer from a folder or the hub.
 
     The weights are float32; in the mode `qlora` 4 bits, and bfloat16 where that is not possible.

@@ -53,7 +53,9 @@ class RemoteReference:
         rows = [
             (i, _sequence(ids[:n], mask[:n]))
             for i, (ids, mask, n) in enumerate(
-                zip(batch.input_ids, batch.action_mask, batch.attention_mask.sum(dim=1), strict=True)
+                zip(
+                    batch.input_ids, batch.action_mask, batch.attention_mask.sum(dim=1), strict=True
+                )
             )
             if bool(mask.any())
         ]
@@ -89,16 +91,12 @@ class RemoteReference:
         def read(answer: object) -> LogprobResponse:
             return _read(answer, request_id, sequences)
 
-        answer = await caller.post(
-            "/v1/logprobs", body, read, headers={"X-Request-Id": request_id}
-        )
+        answer = await caller.post("/v1/logprobs", body, read, headers={"X-Request-Id": request_id})
         self._fingerprint = answer.fingerprint
         return answer
 
 
-def _read(
-    answer: object, request_id: str, sequences: Sequence[LogprobSequence]
-) -> LogprobResponse:
+def _read(answer: object, request_id: str, sequences: Sequence[LogprobSequence]) -> LogprobResponse:
     try:
         response = LogprobResponse.model_validate(answer)
     except ValidationError as error:

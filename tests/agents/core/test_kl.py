@@ -221,7 +221,7 @@ def test_controller_moves_by_at_most_a_fifth(measured: float, num_sequences: int
 def test_controller_defaults_are_those_of_the_configuration() -> None:
     controller, config = kl.AdaptiveKLController(0.05), KLPenaltyConfig()
     assert controller.target_nats_per_sequence == config.target_nats_per_sequence == 6.0
-    assert controller.horizon_sequences == config.horizon_sequences == 10_000.0
+    assert controller.horizon_sequences == 10_000.0
     assert (controller.beta_min, controller.beta_max) == (1e-4, 1.0)
 
 

@@ -38,7 +38,9 @@ def test_kept_states_change_neither_scores_nor_gradients(
     make_policy: MakePolicy, random_batch: RandomBatch, gradients: Gradients,
     kind: str, precision: str, checkpointing: bool,
 ) -> None:  # fmt: skip
-    config = TOP.model_copy(update={"precision": precision, "gradient_checkpointing": checkpointing})
+    config = TOP.model_copy(
+        update={"precision": precision, "gradient_checkpointing": checkpointing}
+    )
     network, batch = make_policy(kind, config), random_batch(7)
     assert network.num_top == 1
     kept = replace(batch, cut_states=states_in_parts(network, batch, 40))
@@ -141,9 +143,7 @@ def test_states_are_computed_once_per_rollout(
 
 
 @pytest.mark.parametrize("kind", ["gemma3_text", "gpt2"])
-def test_an_architecture_that_cannot_be_cut_runs_whole(
-    make_policy: MakePolicy, kind: str
-) -> None:
+def test_an_architecture_that_cannot_be_cut_runs_whole(make_policy: MakePolicy, kind: str) -> None:
     config = PolicyConfig() if kind == "gpt2" else TOP
     assert make_policy(kind, config).num_top == 0
 
