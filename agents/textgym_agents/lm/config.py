@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from textgym.http_calls import BaseUrl, Retry
 from textgym_agents.core.config import Config, PPOConfig
 from textgym_agents.core.estimators import GaeEstimator, GroupEstimator
 
@@ -24,25 +25,52 @@ class FullMode(Config):
     kind: Literal["full"] = "full"
 
 
-class LoraMode(Config):
+class AdapterMode(Config):
     """Train a low-rank adapter on every linear layer of attention and MLP (arXiv:2106.09685)."""
 
-    kind: Literal["lora"] = "lora"
     rank: PositiveInt = 16
     """Rank of the adapter."""
     alpha: PositiveInt = 32
     """Scale of the adapter; it acts as alpha / rank."""
 
 
+class LoraMode(AdapterMode):
+    """An adapter on the model as it is."""
+
+    kind: Literal["lora"] = "lora"
+
+
+class QloraMode(AdapterMode):
+    """An adapter on a base whose linear layers are in 4 bits (arXiv:2305.14314); GPU only."""
+
+    kind: Literal["qlora"] = "qlora"
+
+
 class LastLayersMode(Config):
-    """Train the top layers and the final norm."""
+    """Train the top layers and the final norm; 4 layers if neither field says how many."""
 
     kind: Literal["last_k"] = "last_k"
-    k: PositiveInt = 4
+    k: PositiveInt | None = None
     """How many layers, counted from the top."""
+    share: float | None = Field(default=None, gt=0, le=1)
+    """The same as a share of all layers, rounded, at least one: 0.1 is the last 10 %."""
+
+    @model_validator(mode="after")
+    def _check_one(self) -> LastLayersMode:
+        if self.k is not None and self.share is not None:
+            raise ValueError(
+                f"k ({self.k}) and share ({self.share}) both say how many layers; give one"
+            )
+        return self
+
+    def count(self, num_layers: int) -> int:
+        """Return how many layers of a model learn."""
+        if self.share is not None:
+            return max(1, round(self.share * num_layers))
+        return self.k or 4
 
 
-TrainMode = Annotated[FullMode | LoraMode | LastLayersMode, Field(discriminator="kind")]
+TrainMode = Annotated[FullMode | LoraMode | QloraMode | LastLayersMode, Field(discriminator="kind")]
 
 
 class PolicyConfig(Config):
@@ -180,6 +208,23 @@ class ColdStartConfig(Config):
     """JSONL of {prompt, completion}; None demonstrates the targets of the environment's prompts."""
 
 
+class ReferenceConfig(Config):
+    """Where the reference policy is, if `ppo.kl_penalty.beta` asks for one."""
+
+    url: BaseUrl | None = None
+    """A service of `textgym serve reference`; None keeps the reference in the trainer."""
+    token_env: str | None = None
+    """The environment variable that holds the bearer token; None sends none."""
+    fingerprint: str | None = None
+    """What the service must be, as it prints when it starts; None takes the first answer's."""
+    batch_size: int = Field(default=64, ge=1, le=100_000)
+    """Sequences of one request."""
+    concurrency: int = Field(default=2, ge=1, le=1024)
+    """Requests at once."""
+    retry: Retry = Retry(timeout=330.0)
+    """How long a request may take and how often it is tried."""
+
+
 class EvaluationConfig(Config):
     """Held-out evaluation."""
 
@@ -216,6 +261,8 @@ class TrainConfig(Config):
     """Collection of episodes."""
     ppo: PPOConfig = PPOConfig()
     """The algorithm."""
+    reference: ReferenceConfig = ReferenceConfig()
+    """Where the reference policy is."""
     cold_start: ColdStartConfig | None = None
     """Supervised start; None starts from the model as it is."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -228,6 +275,18 @@ class TrainConfig(Config):
                 f"ppo.batch_size ({self.ppo.batch_size}) is larger than rollout.num_episodes "
                 f"({self.rollout.num_episodes}); lower the one or raise the other"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_quantized(self) -> TrainConfig:
+        if isinstance(self.policy.mode, QloraMode):
+            if self.cold_start is not None:
+                raise ValueError(
+                    "cold_start trains the whole model, which policy.mode 'qlora' stores in 4 "
+                    "bits; start from a model that was trained before, or take the mode 'lora'"
+                )
+            if self.device == "cpu":
+                raise ValueError("policy.mode 'qlora' needs a GPU and device is 'cpu'")
         return self
 
     @model_validator(mode="after")

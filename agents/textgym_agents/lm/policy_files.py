@@ -21,7 +21,8 @@ from transformers import (
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from textgym.errors import ConfigError
-from textgym_agents.lm.config import PolicyConfig
+from textgym_agents.lm.config import PolicyConfig, QloraMode, TrainMode
+from textgym_agents.lm.modes import quantization_arguments
 
 if TYPE_CHECKING:
     from textgym_agents.lm.network import PolicyValueNetwork
@@ -51,15 +52,17 @@ def is_policy(path: str | Path) -> bool:
     return (Path(path) / MODE_FILE).exists()
 
 
-def load_pretrained(model: str) -> tuple[PreTrainedModel, Tokenizer]:
-    """Load a causal language model and its tokenizer from a folder or the hub; float32 weights.
+def load_pretrained(model: str, mode: TrainMode | None = None) -> tuple[PreTrainedModel, Tokenizer]:
+    """Load a causal language model and its tokenizer from a folder or the hub.
+
+    The weights are float32; in the mode `qlora` 4 bits, and bfloat16 where that is not possible.
 
     Raises:
         ConfigError: neither is there.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)
-        return _load_lm(model), tokenizer
+        return _load_lm(model, mode), tokenizer
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"policy.model: cannot load '{model}': {_reason(model, error)}. Give 'tiny', the "
@@ -107,18 +110,23 @@ def read_policy(path: Path) -> SavedPolicy:
     tokenizer, head = _load_tokenizer(path), load_file(path / VALUE_HEAD_FILE)
     adapter_config = path / ADAPTER_CONFIG_FILE
     if not adapter_config.exists():
-        return SavedPolicy(_load_lm(path), tokenizer, config, head, None, None)
+        return SavedPolicy(_load_lm(path, config.mode), tokenizer, config, head, None, None)
     base = _find_base(path, json.loads(adapter_config.read_text())["base_model_name_or_path"])
     adapter = load_file(path / ADAPTER_FILE)
-    return SavedPolicy(_load_lm(base), tokenizer, config, head, adapter, base)
+    return SavedPolicy(_load_lm(base, config.mode), tokenizer, config, head, adapter, base)
 
 
-def _load_lm(path: str | Path) -> PreTrainedModel:
+def _load_lm(path: str | Path, mode: TrainMode | None) -> PreTrainedModel:
     """Load a model and move its weights into memory of torch's own alignment.
 
     The last bits of a matrix product depend on the alignment of its operands, so a policy whose
     weights are a mapped file would not repeat what the saved one did.
     """
+    if isinstance(mode, QloraMode):
+        quantized: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            path, **quantization_arguments()
+        )
+        return quantized
     lm: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     for parameter in lm.parameters():
         parameter.data = parameter.data.clone()
