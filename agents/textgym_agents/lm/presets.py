@@ -1,7 +1,8 @@
 """Presets of `textgym train`: where a configuration starts from.
 
 `seed` is the model's defaults, spelled out; `llm` is a starting point for a model of some hundred
-million parameters; `arithmetic` is the embedded world, minutes on two cores.
+million parameters; `arithmetic` is the embedded world, minutes on two cores; `toy` is for
+environments with an exact solution, from which the rest of it follows (`exact.limits_for`).
 """
 
 from __future__ import annotations
@@ -72,4 +73,25 @@ ARITHMETIC: Mapping[str, Any] = {
     "evaluation": {"every": 25, "num_episodes": 250},
 }
 
-PRESETS: Mapping[str, Mapping[str, Any]] = {"seed": SEED, "llm": LLM, "arithmetic": ARITHMETIC}
+TOY: Mapping[str, Any] = {
+    "iterations": 600,
+    "checkpoint_every": 100,
+    "rollout": {"num_episodes": 512, "num_envs": 512},
+    "ppo": {
+        "batch_size": 128,
+        "update_epochs": 4,
+        "gamma": 1.0,
+        "gae_lambda": 0.95,
+        "value_lambda": 0.95,
+        "entropy_coef": 0.05,
+        "value": {"coef": 0.5, "half": True},
+        "kl_stop": {"target": 0.02, "statistic": "k3"},
+        "optimizer": {"learning_rate": 1e-3, "schedule": "linear", "eps": 1e-5},
+    },
+    "evaluation": {"every": 100},
+}
+
+SOLVED_PRESET = "toy"
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "seed": SEED, "llm": LLM, "arithmetic": ARITHMETIC, SOLVED_PRESET: TOY,
+}  # fmt: skip

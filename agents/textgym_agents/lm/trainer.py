@@ -12,8 +12,10 @@ import math
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import torch
+from gymnasium.vector import VectorEnv
 
 from textgym.config import dump_config
 from textgym.errors import ConfigError
@@ -102,6 +104,30 @@ def learn(
     return run.path
 
 
+def make_training_envs(config: TrainConfig) -> VectorEnv[Any, Any, Any]:
+    """Make the environments that rollouts are collected from."""
+    rollout = config.rollout
+    return make_envs(config.env, min(rollout.num_envs, rollout.num_episodes))
+
+
+def collect_rollout(agent: PPOAgent, envs: VectorEnv[Any, Any, Any], iteration: int) -> Rollout:
+    """Collect the episodes of one update; what is drawn follows from seed and iteration."""
+    seed, device = agent.config.seed, agent.network.device
+    generator = torch.Generator(device).manual_seed(derive_seed(seed, Purpose.SAMPLING, iteration))
+    transcripts = []
+    for part in range(agent.config.rollout.num_episodes // envs.num_envs):
+        rollout = collect(
+            envs,
+            agent.engine,
+            agent.network,
+            agent.config.rollout,
+            seed=derive_seed(seed, Purpose.ROLLOUT_ENV, iteration, part),
+            generator=generator,
+        )
+        transcripts += rollout.transcripts
+    return Rollout(transcripts)
+
+
 class Trainer:
     """One run in progress: the agent, its environments, its directory."""
 
@@ -110,8 +136,7 @@ class Trainer:
         self.config = agent.config
         self.run = run
         self.progress = progress
-        rollout = self.config.rollout
-        self.envs = make_envs(self.config.env, min(rollout.num_envs, rollout.num_episodes))
+        self.envs = make_training_envs(self.config)
         self._open = ExitStack()
         self._open.callback(self.envs.close)
         self.held_out = make_held_out(agent)
@@ -196,7 +221,7 @@ class Trainer:
 
     def _iterate(self, iteration: int) -> None:
         started = time.perf_counter()
-        rollout = self._collect(iteration)
+        rollout = collect_rollout(self.agent, self.envs, iteration)
         collected = time.perf_counter()
         metrics = rollout.metrics()
         metrics |= self.agent.update(
@@ -214,24 +239,6 @@ class Trainer:
         self.progress.advance(metrics, times["time/tokens_per_second"])
         for alarm in self.alarms.check(metrics):
             self.progress.note(f"warning: iteration {iteration + 1}: {alarm}")
-
-    def _collect(self, iteration: int) -> Rollout:
-        seed, device = self.config.seed, self.agent.network.device
-        generator = torch.Generator(device).manual_seed(
-            derive_seed(seed, Purpose.SAMPLING, iteration)
-        )
-        transcripts = []
-        for part in range(self.config.rollout.num_episodes // self.envs.num_envs):
-            rollout = collect(
-                self.envs,
-                self.agent.engine,
-                self.agent.network,
-                self.config.rollout,
-                seed=derive_seed(seed, Purpose.ROLLOUT_ENV, iteration, part),
-                generator=generator,
-            )
-            transcripts += rollout.transcripts
-        return Rollout(transcripts)
 
     def _evaluate(self, iteration: int) -> EvaluationResult:
         result = evaluate(self.agent, self.held_out)
