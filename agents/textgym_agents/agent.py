@@ -36,6 +36,28 @@ class AgentConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+@dataclass(frozen=True)
+class Part:
+    """Which part of a longer stretch of learning one call of `learn` is.
+
+    The whole has `before + total_steps + after` steps; schedules run over the whole. A rollout or
+    an episode is not cut where a part ends but only where the whole ends, so a part may take some
+    steps more than it was given.
+    """
+
+    before: int = 0
+    """Steps of the whole that earlier calls took."""
+    after: int = 0
+    """Steps of the whole that are left to later calls."""
+
+    def whole(self, total_steps: int) -> int:
+        """Return the steps of the whole, from those of the part."""
+        return self.before + total_steps + self.after
+
+
+WHOLE = Part()
+
+
 @runtime_checkable
 class Agent(Protocol):
     """What every agent can do."""
@@ -52,14 +74,20 @@ class Agent(Protocol):
         total_steps: int,
         seed: int = 0,
         on_metrics: OnMetrics | None = None,
+        part: Part = WHOLE,
     ) -> None:
         """Learn for a number of environment steps; a second call goes on where the first ended.
+
+        What a call does is a function of its arguments and of what `save` writes: environments
+        begin new episodes and every generator is derived from `seed`. So a loaded agent goes on
+        exactly as the saved one would have.
 
         Args:
             env: an environment, a spec, or an id, which is then made and closed.
             total_steps: calls of `step`, summed over parallel environments.
             seed: of the environment, of exploration and of initial weights.
             on_metrics: told of progress now and then, and once at the end.
+            part: where this call stands in a longer stretch of learning.
 
         Raises:
             ConfigError: a budget that is no positive integer, or a space the agent cannot handle.

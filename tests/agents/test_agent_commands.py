@@ -98,11 +98,12 @@ def test_ctrl_c_leaves_a_run_that_can_be_evaluated_and_resumed(
         [
             sys.executable, "-m", "textgym", "train", "--agent", "q_learning", "--env", "Taxi-v3",
             "--steps", "2000000", "--run", str(run), "--set", "evaluation_episodes=1",
+            "--set", "evaluations=100",
         ],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120
-    while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
+    while not list(run.glob("checkpoints/iteration-*")):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.05)
