@@ -158,6 +158,8 @@ def _load_tokenizer(path: Path) -> Tokenizer:
     is_fast = (path / "tokenizer.json").exists()
     loader = PreTrainedTokenizerFast if is_fast else AutoTokenizer
     tokenizer: Tokenizer = loader.from_pretrained(path)
+    for name in ("is_local", "local_files_only"):  # how it was loaded: no part of what it is
+        tokenizer.init_kwargs.pop(name, None)
     return tokenizer
 
 

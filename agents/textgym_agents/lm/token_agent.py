@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 from textgym.config import merge
 from textgym.errors import ConfigError
 from textgym.seeding import Purpose, derive_seed, stream
-from textgym_agents.agent import AgentConfig, OnMetrics, check_count
+from textgym_agents.agent import WHOLE, AgentConfig, OnMetrics, Part, check_count
 from textgym_agents.agent_files import read_config, write_manifest
 from textgym_agents.classic.agent import one_thread
 from textgym_agents.classic.reports import Reports
@@ -98,6 +98,7 @@ class LanguageModelAgent:
         total_steps: int,
         seed: int = 0,
         on_metrics: OnMetrics | None = None,
+        part: Part = WHOLE,
     ) -> None:
         """Learn for a number of environment steps; a second call goes on where the first ended.
 
@@ -106,6 +107,7 @@ class LanguageModelAgent:
             total_steps: tokens sampled. A rollout is not cut; the last one may exceed the budget.
             seed: of the copies, of sampling and of initial weights.
             on_metrics: told of progress now and then, and once at the end.
+            part: where this call stands in a longer stretch of learning.
 
         Raises:
             ConfigError: a budget that is no positive integer, or an environment that has no exact
@@ -116,12 +118,13 @@ class LanguageModelAgent:
         source = EnvConfig(id=spec.id, kwargs=spec.kwargs)
         with closing(make_envs(source, self.config.num_episodes)) as envs, one_thread():
             self._prepare(envs, seed)
-            self._learn(envs, total_steps, on_metrics)
+            self._learn(envs, total_steps, on_metrics, part)
 
     def _prepare(self, envs: VectorEnv[Any, Any, Any], seed: int) -> None:
         """Make the model for the environment's symbols, or check that it is made for them."""
-        known = self._ppo is not None and self._ppo.network.tokenizer
-        solution, symbols = task = ExactTask.of(envs, known or load_tokenizer(self.config.model))
+        made = self._ppo
+        tokenizer = load_tokenizer(self.config.model) if made is None else made.network.tokenizer
+        solution, symbols = task = ExactTask.of(envs, tokenizer)
         limits = task.limits()["rollout"]
         found = {"symbols": solution.symbols, "num_actions": solution.num_actions, **limits}
         if self.state is None:
@@ -151,16 +154,21 @@ class LanguageModelAgent:
         self._rng = stream(state.seed, Purpose.EVALUATION)
 
     def _learn(
-        self, envs: VectorEnv[Any, Any, Any], total_steps: int, on_metrics: OnMetrics | None
+        self,
+        envs: VectorEnv[Any, Any, Any],
+        total_steps: int,
+        on_metrics: OnMetrics | None,
+        part: Part,
     ) -> None:
         assert self._ppo is not None
         assert self.state is not None
         statistics = EpisodeStatistics()
-        reports = Reports(on_metrics, statistics, total_steps)
+        whole = part.whole(total_steps)
+        reports = Reports(on_metrics, statistics, whole)
         while reports.num_steps < total_steps:
             index = self.state.num_updates
             rollout = collect_rollout(self._ppo, envs, index)
-            progress = reports.num_steps / total_steps
+            progress = (part.before + reports.num_steps) / whole
             metrics = self._ppo.update(rollout, iteration=index, progress=progress)
             lengths = [sum(transcript.is_action) for transcript in rollout.transcripts]
             for transcript, length in zip(rollout.transcripts, lengths, strict=True):
@@ -183,6 +191,7 @@ class LanguageModelAgent:
         return actions
 
     def probabilities(self, observations: Ints) -> Floats:
+        """Return the probabilities (n, num_actions) of observations (n, length)."""
         if self._ppo is None:
             raise ConfigError(f"{self.name} has not learnt anything: call learn() or load() first")
         return action_probabilities(self._ppo.network, self._symbols, observations)

@@ -1,4 +1,4 @@
-"""`textgym train --model` in a solved environment: from nothing to the optimum, and told exactly."""
+"""`textgym train --model` in a solved environment: from nothing to the optimum, told exactly."""
 
 from __future__ import annotations
 
