@@ -115,6 +115,15 @@ class Agent(Protocol):
         ...
 
 
+@runtime_checkable
+class ActsInBatches(Protocol):
+    """What an agent can do whose actions are much cheaper together."""
+
+    def act_batch(self, observations: NDArray[Any]) -> NDArray[Any]:
+        """Return the best known actions of several observations, one per row."""
+        ...
+
+
 @dataclass(frozen=True)
 class EvaluationResult:
     """Episodes played without learning."""

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import gymnasium
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.vector import VectorEnv
 
 from textgym.errors import ConfigError, UnknownNameError
 
@@ -88,7 +89,18 @@ def advice_on(space: gymnasium.Space[Any]) -> str:
     return ""
 
 
-def exact_solution_of(env: gymnasium.Env[Any, Any]) -> Any | None:
+def is_solved(env_id: str) -> bool:
+    """Return whether the environment under an id has an exact solution; none is made.
+
+    Raises:
+        UnknownNameError: no environment is registered under the id.
+    """
+    entry_point = spec_of(env_id).entry_point
+    make = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    return hasattr(make, "exact_solution")
+
+
+def exact_solution_of(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> Any | None:
     """Return the exact solution of an environment, undiscounted; None where it has none."""
     solve = getattr(env.unwrapped, "exact_solution", None)
     return None if solve is None else solve()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,16 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
-from textgym.config import load_config
+from textgym.config import load_config, merge, parse_override, read_yaml
 from textgym.errors import ConfigError, UnknownNameError, did_you_mean
+from textgym_agents.baselines.suites import task_name
+from textgym_agents.env_source import is_solved
 from textgym_agents.lm.agent import PPOAgent
-from textgym_agents.lm.config import TrainConfig
+from textgym_agents.lm.config import EnvConfig, PolicyConfig, TrainConfig
 from textgym_agents.lm.evaluation import evaluate as evaluate_agent
 from textgym_agents.lm.evaluation import make_held_out
-from textgym_agents.lm.presets import PRESETS, WORLDS, preset
+from textgym_agents.lm.exact import limits_for
+from textgym_agents.lm.presets import EMBEDDED, GENERAL, PRESETS, SOLVED, preset
 from textgym_agents.lm.trainer import build_agent, learn
 from textgym_agents.run.directory import RunDirectory
 from textgym_agents.run.metrics import rows_of
@@ -32,8 +35,17 @@ TABLE_ROWS = (
     ("reward, sampled", "evaluation/sampled_reward", ".2f"),
     ("tokens, sampled", "evaluation/sampled_length", ".2f"),
     ("not scored", "evaluation/sampled_failed", ".0f"),
+    ("exact return, greedy", "evaluation/exact_greedy", ".4f"),
+    ("exact return, sampled", "evaluation/exact_sampled", ".4f"),
+    ("optimum", "evaluation/optimum", ".4f"),
+    ("share of it, greedy", "evaluation/share_greedy", ".4f"),
+    ("share of it, sampled", "evaluation/share_sampled", ".4f"),
 )
-"""Label, metric and format; success has no row where no column knows it."""
+"""Label, metric and format."""
+OPTIONAL = ("evaluation/greedy", "evaluation/sampled", "evaluation/exact_greedy",
+            "evaluation/exact_sampled", "evaluation/optimum", "evaluation/share_greedy",
+            "evaluation/share_sampled")  # fmt: skip
+"""Metrics that have no row where no column knows them."""
 RESUMABLE = ("iterations", "checkpoint_every", "keep_checkpoints", "log_rollouts", "threads")
 
 
@@ -43,7 +55,7 @@ def train(console: Console, args: argparse.Namespace, run: RunDirectory) -> None
     if args.steps is not None:
         raise ConfigError("--steps: a language model's run is as long as `epochs` or `iterations`")
     checkpoint = run.latest_checkpoint()
-    config = _new_config(args) if args.resume is None else _stored_config(args, run)
+    config = new_config(args) if args.resume is None else _stored_config(args, run)
     console.print(f"run {run.path}", highlight=False)
     with ConsoleProgress(console) as progress:
         agent = build_agent(config, checkpoint=checkpoint)
@@ -55,10 +67,21 @@ def train(console: Console, args: argparse.Namespace, run: RunDirectory) -> None
     _print_before_after(console, run)
 
 
-def _new_config(args: argparse.Namespace) -> TrainConfig:
-    return load_config(
-        TrainConfig, path=args.config, preset=_preset(args), overrides=_overrides(args)
-    )
+def new_config(args: argparse.Namespace) -> TrainConfig:
+    """Return the configuration of a new run."""
+    return _load_config(args, _preset(args))
+
+
+def _load_config(args: argparse.Namespace, name: str, *given: str) -> TrainConfig:
+    """Return the configuration of a preset, overrides that are given, and the arguments."""
+    overrides = [*given, *_overrides(args)]
+    path = getattr(args, "config", None)
+    values = preset(name, world=_world(args))
+    config = load_config(TrainConfig, path=path, preset=values, overrides=overrides)
+    if SOLVED not in (name, _world(args)) or name in (GENERAL, EMBEDDED):
+        return config
+    values = merge(values, limits_for(config.env, config.policy.model))
+    return load_config(TrainConfig, path=path, preset=values, overrides=overrides)
 
 
 def _stored_config(args: argparse.Namespace, run: RunDirectory) -> TrainConfig:
@@ -73,17 +96,40 @@ def _stored_config(args: argparse.Namespace, run: RunDirectory) -> TrainConfig:
     return load_config(TrainConfig, path=run.path / "config.yaml", overrides=overrides)
 
 
-def _preset(args: argparse.Namespace) -> Mapping[str, Any]:
-    """Return what to start from: the embedded world, or `seed` for other prompts and models."""
-    is_embedded = args.config is None and args.prompts is None and args.model is None
+def _preset(args: argparse.Namespace) -> str:
+    """Return the preset that is named, or else the one of the world."""
     if args.preset is None:
-        return WORLDS["arithmetic" if is_embedded else "seed"]
+        return _world(args)
     if args.preset not in PRESETS:
         raise UnknownNameError(
             f"no preset named '{args.preset}'.{did_you_mean(args.preset, PRESETS)} "
             f"There are: {', '.join(PRESETS)}."
         )
-    return preset(args.preset, is_embedded=is_embedded and args.env is None)
+    return str(args.preset)
+
+
+def _world(args: argparse.Namespace) -> str:
+    """Return where the policy is to learn: in a solved environment, the embedded world, or else."""
+    env_id = _env_id(args)
+    if is_solved(env_id):
+        return SOLVED
+    is_embedded = (
+        getattr(args, "config", None) is None
+        and args.prompts is None
+        and getattr(args, "model", None) in (None, PolicyConfig().model)
+        and task_name(env_id) == task_name(EnvConfig().id)
+    )
+    return EMBEDDED if is_embedded else GENERAL
+
+
+def _env_id(args: argparse.Namespace) -> str:
+    """Return the environment that the file and the arguments name; the default one without."""
+    path = getattr(args, "config", None)
+    given: dict[str, Any] = {} if path is None else read_yaml(path)
+    for override in _overrides(args):
+        given = merge(given, parse_override(override))
+    env = given.get("env")
+    return str(env.get("id", EnvConfig().id)) if isinstance(env, dict) else EnvConfig().id
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
@@ -116,8 +162,8 @@ def _table(title: str, columns: Iterable[str], rows: list[dict[str, Any]]) -> Ta
     for column in columns:
         table.add_column(column, justify="right")
     for label, key, style in TABLE_ROWS:
-        values = [_number(row[key]) for row in rows]
-        if label in ("greedy", "sampled") and all(value is None for value in values):
+        values = [_number(row.get(key)) for row in rows]
+        if key in OPTIONAL and all(value is None for value in values):
             continue
         table.add_row(label, *("none" if v is None else format(v, style) for v in values))
     return table
@@ -146,13 +192,11 @@ def evaluate_policy(args: argparse.Namespace) -> None:
 
 def _evaluated_agent(args: argparse.Namespace) -> PPOAgent:
     path = Path(args.policy)
-    overrides = _overrides(args)
     if not (path / "config.yaml").exists():
-        model = [f"policy.model={json.dumps(args.policy)}"]
-        config = load_config(TrainConfig, preset=WORLDS["seed"], overrides=model + overrides)
-        return build_agent(config)
+        name = SOLVED if is_solved(_env_id(args)) else GENERAL
+        return build_agent(_load_config(args, name, f"policy.model={json.dumps(args.policy)}"))
     checkpoint = RunDirectory.open(path).latest_checkpoint()
     if checkpoint is None:
         raise ConfigError(f"{path} has no checkpoint yet; continue it with --resume {path}")
-    config = load_config(TrainConfig, path=path / "config.yaml", overrides=overrides)
+    config = load_config(TrainConfig, path=path / "config.yaml", overrides=_overrides(args))
     return build_agent(config, checkpoint=checkpoint)

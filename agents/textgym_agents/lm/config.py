@@ -232,6 +232,8 @@ class EvaluationConfig(Config):
     """Iterations between evaluations; there is one before and one after training besides."""
     num_episodes: PositiveInt = 256
     """Held-out prompts, each answered once greedily and once by sampling."""
+    exact_states: NonNegativeInt = 100_000
+    """States of an exactly solvable environment up to which the policy's value is computed."""
 
 
 class TrainConfig(Config):

@@ -1,4 +1,7 @@
-"""Held-out evaluation: each prompt answered once greedily and once by sampling."""
+"""Held-out evaluation: each prompt answered once greedily and once by sampling.
+
+Where the environment is solved, what the policy is worth is computed besides.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from gymnasium.vector import VectorEnv
 
+from textgym.errors import ConfigError
 from textgym.seeding import Purpose, derive_seed, stream
 from textgym_agents.lm.agent import PPOAgent
+from textgym_agents.lm.exact import ExactTask
 from textgym_agents.lm.rollout import Rollout, collect, make_envs
 
 
@@ -17,6 +22,7 @@ class HeldOut(NamedTuple):
 
     envs: VectorEnv[Any, Any, Any]
     options: dict[str, Any] | None
+    exact: ExactTask | None = None
 
 
 class EvaluationResult(NamedTuple):
@@ -24,11 +30,13 @@ class EvaluationResult(NamedTuple):
 
     greedy: Rollout
     sampled: Rollout
+    exact: dict[str, float]
+    """What `ExactTask.metrics` computed; empty where nothing can be computed."""
 
     def metrics(self) -> dict[str, float]:
         """Return success, nan where the rewards declare no best value, and the rest of both."""
-        rows = {}
-        for name, rollout in self._asdict().items():
+        rows = dict(self.exact)
+        for name, rollout in (("greedy", self.greedy), ("sampled", self.sampled)):
             measured = rollout.metrics()
             rows[f"evaluation/{name}"] = measured["rollout/success"]
             rows[f"evaluation/{name}_reward"] = measured["rollout/reward"]
@@ -46,11 +54,37 @@ def make_held_out(agent: PPOAgent) -> HeldOut:
     available = getattr(probe.unwrapped, "num_prompts", None)
     probe.close()
     if available is None:
-        return HeldOut(make_envs(config.env, wanted, **kwargs), None)
+        envs = make_envs(config.env, wanted, **kwargs)
+        return HeldOut(envs, None, _find_exact(envs, agent))
     number = min(wanted, int(available))
     order = stream(seed, Purpose.EVALUATION).permutation(int(available))
     indices = sorted(int(i) for i in order[:number])
-    return HeldOut(make_envs(config.env, number, **kwargs), {"prompt_index": indices})
+    envs = make_envs(config.env, number, **kwargs)
+    return HeldOut(envs, {"prompt_index": indices}, _find_exact(envs, agent))
+
+
+def _find_exact(envs: VectorEnv[Any, Any, Any], agent: PPOAgent) -> ExactTask | None:
+    """Return the solved environment, or None where the policy's value cannot be computed.
+
+    Its rollouts must be the environment's token mode: no other ids may be sampled, and turns and
+    sequences must be as long.
+    """
+    legal_ids, rollout = agent.network.config.legal_ids, agent.config.rollout
+    if legal_ids is None:
+        return None
+    try:
+        task = ExactTask.of(envs, agent.network.tokenizer)
+    except ConfigError:  # not solved, too large, or in other tokens: sampling is left
+        return None
+    if task.solution.num_states > agent.config.evaluation.exact_states:
+        return None
+    limits = task.limits()
+    is_same = (
+        set(legal_ids) == set(task.symbols.actions)
+        and rollout.max_new_tokens == limits["rollout"]["max_new_tokens"]
+        and rollout.max_length >= limits["rollout"]["max_length"]
+    )
+    return task if is_same else None
 
 
 def _has_splits(agent: PPOAgent) -> bool:
@@ -73,4 +107,5 @@ def evaluate(agent: PPOAgent, held_out: HeldOut) -> EvaluationResult:
             options=held_out.options,
         )
 
-    return EvaluationResult(answer(0.0), answer(agent.config.rollout.temperature))
+    exact = {} if held_out.exact is None else held_out.exact.metrics(agent.network)
+    return EvaluationResult(answer(0.0), answer(agent.config.rollout.temperature), exact)

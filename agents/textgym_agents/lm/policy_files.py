@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,6 +25,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from textgym.errors import ConfigError
 from textgym_agents.lm.config import PolicyConfig, QloraMode, TrainMode
 from textgym_agents.lm.modes import quantization_arguments
+from textgym_agents.lm.tiny import tiny_tokenizer
 
 if TYPE_CHECKING:
     from textgym_agents.lm.network import PolicyValueNetwork
@@ -52,6 +55,21 @@ def is_policy(path: str | Path) -> bool:
     return (Path(path) / MODE_FILE).exists()
 
 
+def load_tokenizer(model: str) -> Tokenizer:
+    """Load the tokenizer of `tiny`, of a saved policy, or of a model from a folder or the hub.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    if model == "tiny":
+        return tiny_tokenizer()
+    if is_policy(model):
+        return _load_tokenizer(Path(model))
+    with _explained(model):
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(model)
+        return tokenizer
+
+
 def load_pretrained(model: str, mode: TrainMode | None = None) -> tuple[PreTrainedModel, Tokenizer]:
     """Load a causal language model and its tokenizer from a folder or the hub.
 
@@ -60,9 +78,15 @@ def load_pretrained(model: str, mode: TrainMode | None = None) -> tuple[PreTrain
     Raises:
         ConfigError: neither is there.
     """
-    try:
+    with _explained(model):
         tokenizer = AutoTokenizer.from_pretrained(model)
         return _load_lm(model, mode), tokenizer
+
+
+@contextmanager
+def _explained(model: str) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"policy.model: cannot load '{model}': {_reason(model, error)}. Give 'tiny', the "
@@ -142,6 +166,8 @@ def _load_tokenizer(path: Path) -> Tokenizer:
     is_fast = (path / "tokenizer.json").exists()
     loader = PreTrainedTokenizerFast if is_fast else AutoTokenizer
     tokenizer: Tokenizer = loader.from_pretrained(path)
+    for name in ("is_local", "local_files_only"):  # how it was loaded: no part of what it is
+        tokenizer.init_kwargs.pop(name, None)
     return tokenizer
 
 

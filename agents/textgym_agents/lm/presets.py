@@ -1,8 +1,9 @@
 """Presets of `textgym train`: where a configuration starts from.
 
 `seed` is the model's defaults, spelled out; `llm` is a starting point for a model of some hundred
-million parameters; `arithmetic` is the embedded world, minutes on two cores. The presets of
-algorithms are put over one of the last two: the same algorithm at another scale.
+million parameters; `arithmetic` is the embedded world, minutes on two cores; `toy` is for
+environments with an exact solution, from which the rest of it follows (`exact.limits_for`). The
+presets of algorithms are put over one of the last three: the same algorithm at another scale.
 """
 
 from __future__ import annotations
@@ -73,6 +74,24 @@ ARITHMETIC: Mapping[str, Any] = {
         "optimizer": {"learning_rate": 4e-4, "schedule": "linear"},
     },
     "evaluation": {"every": 25, "num_episodes": 250},
+}
+
+TOY: Mapping[str, Any] = {
+    "iterations": 600,
+    "checkpoint_every": 100,
+    "rollout": {"num_episodes": 512, "num_envs": 512},
+    "ppo": {
+        "batch_size": 128,
+        "update_epochs": 4,
+        "gamma": 1.0,
+        "gae_lambda": 0.95,
+        "value_lambda": 0.95,
+        "entropy_coef": 0.05,
+        "value": {"coef": 0.5, "half": True},
+        "kl_stop": {"target": 0.02, "statistic": "k3"},
+        "optimizer": {"learning_rate": 1e-3, "schedule": "linear", "eps": 1e-5},
+    },
+    "evaluation": {"every": 100},
 }
 
 ONE_STEP: Mapping[str, Any] = {
@@ -163,26 +182,29 @@ ALGORITHMS: Mapping[str, Mapping[str, Any]] = {
 """What an algorithm changes in `llm` or `arithmetic`."""
 
 SHORT: Mapping[str, Any] = {"max_length": 64, "max_new_tokens": 6}
-EMBEDDED: Mapping[str, Mapping[str, Any]] = {
+IN_ARITHMETIC: Mapping[str, Mapping[str, Any]] = {
     "bestworst16": {"rollout": SHORT},
     "reinforce_qr": {"rollout": SHORT},
 }
-"""What the embedded world needs besides: its own lengths, and step sizes of a tiny model."""
+"""What an algorithm needs in the embedded world besides: the lengths there."""
 
-WORLDS: Mapping[str, Mapping[str, Any]] = {"seed": SEED, "llm": LLM, "arithmetic": ARITHMETIC}
+GENERAL, EMBEDDED, SOLVED = "seed", "arithmetic", "toy"
+WORLDS: Mapping[str, Mapping[str, Any]] = {
+    GENERAL: SEED, "llm": LLM, EMBEDDED: ARITHMETIC, SOLVED: TOY,
+}  # fmt: skip
 PRESETS = (*WORLDS, *ALGORITHMS)
 
 
-def preset(name: str, *, is_embedded: bool) -> Mapping[str, Any]:
+def preset(name: str, *, world: str) -> Mapping[str, Any]:
     """Return the values of a preset.
 
     Args:
         name: one of `PRESETS`.
-        is_embedded: whether an algorithm is to run in the embedded world; else over `llm`.
+        world: where an algorithm is to run: `EMBEDDED`, `SOLVED`, or else over `llm`.
     """
     if name in WORLDS:
         return WORLDS[name]
     over = ALGORITHMS[name]
-    if is_embedded:
-        return merge(merge(ARITHMETIC, over), EMBEDDED.get(name, {}))
-    return merge(LLM, over)
+    if world == EMBEDDED:
+        return merge(merge(ARITHMETIC, over), IN_ARITHMETIC.get(name, {}))
+    return merge(TOY if world == SOLVED else LLM, over)

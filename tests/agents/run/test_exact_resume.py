@@ -43,6 +43,10 @@ CASES: dict[str, dict[str, Any]] = {
             "learning_rate_schedule": "linear", "clip_schedule": "linear",
         },
     },
+    "lm:ppo": {
+        "env": "textgym:ToyTextSmall-v0",
+        "settings": {"num_episodes": 64, "ppo": {"batch_size": 32}},
+    },
     "sb3:ppo": {
         "env": "Pendulum-v1",
         "settings": {
@@ -215,6 +219,7 @@ def test_a_checkpoint_of_another_version_is_one_clear_error(tmp_path: Path) -> N
         ("sarsa", "td/learning_rate"),
         ("monte_carlo", "monte_carlo/epsilon"),
         ("ppo", "ppo/learning_rate"),
+        ("lm:ppo", "ppo/learning_rate"),
         ("sb3:ppo", "train/learning_rate"),
     ],
 )
