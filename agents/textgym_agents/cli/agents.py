@@ -56,6 +56,8 @@ def _overrides(args: argparse.Namespace) -> list[str]:
     for name in ("steps", "episodes"):
         if getattr(args, name, None) is not None:
             check_count(f"--{name}", getattr(args, name))
+    if args.engine is not None or args.urls is not None:
+        raise ConfigError("--engine and --url are for language models")
     shorthands = {
         "agent": getattr(args, "agent", None),
         "env": getattr(args, "env", None),

@@ -47,6 +47,8 @@ OPTIONAL = ("evaluation/greedy", "evaluation/sampled", "evaluation/exact_greedy"
             "evaluation/share_sampled")  # fmt: skip
 """Metrics that have no row where no column knows them."""
 RESUMABLE = ("iterations", "checkpoint_every", "keep_checkpoints", "log_rollouts", "threads")
+ENGINES = ("transformers", "vllm", "vllm-server")
+RESUMABLE_SECTIONS = ("evaluation", "engine")
 
 
 def train(console: Console, args: argparse.Namespace, run: RunDirectory) -> None:
@@ -88,10 +90,11 @@ def _stored_config(args: argparse.Namespace, run: RunDirectory) -> TrainConfig:
     overrides = _overrides(args)
     for override in overrides:
         name = override.partition("=")[0]
-        if name not in RESUMABLE and not name.startswith("evaluation."):
+        if name not in RESUMABLE and name.partition(".")[0] not in RESUMABLE_SECTIONS:
             raise ConfigError(
-                f"--resume: '{name}' cannot change within a run; {', '.join(RESUMABLE)} and "
-                "evaluation.* can. Start a new run instead."
+                f"--resume: '{name}' cannot change within a run; {', '.join(RESUMABLE)}, "
+                f"{' and '.join(f'{section}.*' for section in RESUMABLE_SECTIONS)} can. Start a "
+                "new run instead."
             )
     return load_config(TrainConfig, path=run.path / "config.yaml", overrides=overrides)
 
@@ -143,9 +146,25 @@ def _overrides(args: argparse.Namespace) -> list[str]:
         "seed": args.seed,
         "threads": args.threads,
         "device": args.device,
+        "engine": _engine(args),
     }
     given = [f"{name}={json.dumps(v)}" for name, v in shorthands.items() if v is not None]
     return [*given, *args.overrides]
+
+
+def _engine(args: argparse.Namespace) -> dict[str, Any] | None:
+    """Return the section `engine` that `--engine` and `--url` ask for."""
+    if args.urls is not None and args.engine != "vllm-server":
+        raise ConfigError("--url names a vLLM server; it goes with --engine vllm-server")
+    if args.engine is None:
+        return None
+    if args.engine not in ENGINES:
+        raise UnknownNameError(
+            f"no engine named '{args.engine}'.{did_you_mean(args.engine, ENGINES)} "
+            f"There are: {', '.join(ENGINES)}."
+        )
+    urls = {} if args.urls is None else {"urls": args.urls}
+    return {"kind": args.engine.replace("-", "_"), **urls}
 
 
 def _print_before_after(console: Console, run: RunDirectory) -> None:
@@ -182,6 +201,7 @@ def evaluate_policy(args: argparse.Namespace) -> None:
         metrics = evaluate_agent(agent, held_out).metrics()
     finally:
         held_out.envs.close()
+        agent.engine.close()
     if args.json:
         finite = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
         print(json.dumps(finite))

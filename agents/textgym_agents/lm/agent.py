@@ -23,6 +23,7 @@ from textgym_agents.core.update import explained_variance, ppo_update
 from textgym_agents.lm.behaviour import behaviour_policy
 from textgym_agents.lm.config import TrainConfig
 from textgym_agents.lm.engine import GenerationEngine, TransformersEngine
+from textgym_agents.lm.engines.errors import EngineError
 from textgym_agents.lm.kv_cache import make_cache
 from textgym_agents.lm.measure import evaluate_in_parts, states_in_parts
 from textgym_agents.lm.network import ActionAndValue, PolicyValueNetwork, sample_ids
@@ -81,6 +82,8 @@ class PPOAgent:
             temperature=rollout.temperature if generator is not None else 0.0,
             generator=generator or torch.Generator(self.network.device),
         )[0]
+        if generation.failure is not None:
+            raise EngineError(generation.failure)
         text = completion_text(self.network, generation)
         return Completion(
             text, token_ids=generation.token_ids, finish_reason=generation.finish_reason
@@ -173,7 +176,7 @@ class PPOAgent:
         self._cached_ids = []
         samples = gather_samples(rollout, self.config.ppo)
         if not len(samples.buffer):
-            return {"ppo/skipped_updates": 1.0}
+            return {"ppo/skipped_updates": 1.0, **self.engine.sync(iteration + 1)}
         config = self._current_config()
         metrics = self._prepare(samples, config)
         rate = config.optimizer.learning_rate
@@ -192,8 +195,7 @@ class PPOAgent:
             device=self.network.device,
             on_step=on_step,
         )
-        self.engine.sync()
-        return {**metrics, "ppo/learning_rate": rate}
+        return {**metrics, "ppo/learning_rate": rate, **self.engine.sync(iteration + 1)}
 
     def _current_config(self) -> PPOConfig:
         """Return the constants of the next update, with the KL penalty as it stands."""

@@ -17,6 +17,7 @@ from pydantic import (
 from textgym.http_calls import BaseUrl, Retry
 from textgym_agents.core.config import Config, PPOConfig
 from textgym_agents.core.estimators import GaeEstimator, GroupEstimator
+from textgym_agents.lm.engines.config import EngineConfig, TransformersEngineConfig
 
 
 class FullMode(Config):
@@ -77,7 +78,8 @@ class PolicyConfig(Config):
     """The policy/value network."""
 
     model: str = "tiny"
-    """`tiny`, the folder of a Hugging Face causal language model, or a hub id."""
+    """`tiny`, `small` (which vLLM can sample from on a CPU), the folder of a Hugging Face causal
+    language model, or a hub id."""
     mode: TrainMode = FullMode()
     """Which parameters learn."""
     precision: Literal["float32", "bf16"] = "float32"
@@ -133,6 +135,9 @@ class RolloutConfig(Config):
     """What a completion at or near its limit of length costs."""
     num_envs: PositiveInt = 256
     """Sub-environments that run side by side; at most `num_episodes`."""
+    parts_in_flight: PositiveInt = 1
+    """Where there are fewer sub-environments than episodes: how many sets of them there are. While
+    the engine writes for one, the others compute rewards."""
     max_new_tokens: PositiveInt = 256
     """Sampled tokens per turn, the end token included."""
     max_length: PositiveInt = 512
@@ -261,6 +266,8 @@ class TrainConfig(Config):
     """The network."""
     rollout: RolloutConfig = RolloutConfig()
     """Collection of episodes."""
+    engine: EngineConfig = TransformersEngineConfig()
+    """What samples the completions."""
     ppo: PPOConfig = PPOConfig()
     """The algorithm."""
     reference: ReferenceConfig = ReferenceConfig()

@@ -30,7 +30,7 @@ from textgym_agents.lm.cpu_matmul import speed_up
 from textgym_agents.lm.head import chunked_scores, scaled_logits
 from textgym_agents.lm.modes import add_adapter, train_last_layers
 from textgym_agents.lm.packing import Packing, packed_arguments, use_packing
-from textgym_agents.lm.tiny import tiny_model, tiny_tokenizer
+from textgym_agents.lm.tiny import BUILT_IN, tiny_model, tiny_tokenizer
 
 
 class ForwardOutput(NamedTuple):
@@ -103,12 +103,13 @@ class PolicyValueNetwork(nn.Module):
 
     @classmethod
     def from_config(cls, config: PolicyConfig, *, seed: int) -> PolicyValueNetwork:
-        """Build `tiny`, or load a model from a folder or the hub; float32 or quantised weights."""
-        if config.model == "tiny":
+        """Build an embedded model, or load one from a folder or the hub."""
+        if config.model in BUILT_IN:
             if isinstance(config.mode, QloraMode):
                 raise ConfigError("policy.mode: qlora loads a model from a folder or the hub")
             tiny = tiny_tokenizer()
-            return cls(tiny_model(tiny, seed=seed), tiny, config, seed=seed)
+            embedded = tiny_model(tiny, seed=seed, shape=BUILT_IN[config.model])
+            return cls(embedded, tiny, config, seed=seed)
         if policy_files.is_policy(config.model):
             return cls.load(config.model, config=config, seed=seed)
         lm, tokenizer = policy_files.load_pretrained(config.model, config.mode)

@@ -89,8 +89,9 @@ def _explained(model: str) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"policy.model: cannot load '{model}': {_reason(model, error)}. Give 'tiny', the "
-            "folder of a Hugging Face causal language model, or a hub id (needs a network)."
+            f"policy.model: cannot load '{model}': {_reason(model, error)}. Give 'tiny', "
+            "'small', the folder of a Hugging Face causal language model, or a hub id (needs a "
+            "network)."
         ) from error
 
 

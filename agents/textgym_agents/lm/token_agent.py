@@ -167,7 +167,7 @@ class LanguageModelAgent:
         reports = Reports(on_metrics, statistics, whole)
         ppo = self._ppo
         collector = Collector(
-            envs, ppo.engine, ppo.network, ppo.config.rollout, seed=ppo.config.seed
+            [envs], ppo.engine, ppo.network, ppo.config.rollout, seed=ppo.config.seed
         )
         while reports.num_steps < total_steps:
             index = self.state.num_updates

@@ -68,7 +68,7 @@ def collected(
 ) -> Rollout:
     envs = make(env, config.num_rows)
     try:
-        collector = Collector(envs, TransformersEngine(network), network, config, seed=seed)
+        collector = Collector([envs], TransformersEngine(network), network, config, seed=seed)
         return collector.collect(iteration)
     finally:
         envs.close()
