@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,23 @@ def _table(title: str, columns: Iterable[str], rows: list[dict[str, Any]]) -> Ta
         if key in OPTIONAL and all(value is None for value in values):
             continue
         table.add_row(label, *("none" if v is None else format(v, style) for v in values))
+    for label, key, style in _task_rows(rows):
+        values = [_number(row.get(key)) for row in rows]
+        table.add_row(label, *("none" if v is None else format(v, style) for v in values))
     return table
+
+
+def _task_rows(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    """Yield label, metric and format for each task: success, or reward where none knows it."""
+    prefix = "evaluation/greedy/"
+    keys = {key for row in rows for key in row if key.startswith(prefix)}
+    for key, name in itertools.product(sorted(keys), ("greedy", "sampled")):
+        task = key.removeprefix(prefix)
+        success, reward = f"evaluation/{name}/{task}", f"evaluation/{name}_reward/{task}"
+        if any(_number(row.get(success)) is not None for row in rows):
+            yield f"{task}, {name}", success, ".1%"
+        else:
+            yield f"{task}, reward, {name}", reward, ".2f"
 
 
 def _number(value: float | None) -> float | None:

@@ -5,8 +5,10 @@ Where the environment is solved, what the policy is worth is computed besides.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 
@@ -14,7 +16,10 @@ from textgym.errors import ConfigError
 from textgym.seeding import Purpose, derive_seed, stream
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.exact import ExactTask
-from textgym_agents.lm.rollout import Rollout, collect, make_envs
+from textgym_agents.lm.rollout import Rollout, Transcript, collect, make_envs
+
+WITH_SPLITS = ("TextGen-v0", "QueryRewrite-v0")
+"""Environments that hold prompts out for evaluation."""
 
 
 class HeldOut(NamedTuple):
@@ -34,7 +39,10 @@ class EvaluationResult(NamedTuple):
     """What `ExactTask.metrics` computed; empty where nothing can be computed."""
 
     def metrics(self) -> dict[str, float]:
-        """Return success, nan where the rewards declare no best value, and the rest of both."""
+        """Return success, nan where no reward tells it from failure, and the rest of both passes.
+
+        Where the prompts are of several tasks, success and reward of each are there as well.
+        """
         rows = dict(self.exact)
         for name, rollout in (("greedy", self.greedy), ("sampled", self.sampled)):
             measured = rollout.metrics()
@@ -42,25 +50,52 @@ class EvaluationResult(NamedTuple):
             rows[f"evaluation/{name}_reward"] = measured["rollout/reward"]
             rows[f"evaluation/{name}_length"] = measured["rollout/length"]
             rows[f"evaluation/{name}_failed"] = measured["rollout/num_failed"]
+            for task, part in by_task(rollout).items():
+                measured = part.metrics()
+                rows[f"evaluation/{name}/{task}"] = measured["rollout/success"]
+                rows[f"evaluation/{name}_reward/{task}"] = measured["rollout/reward"]
         return rows
 
 
+def by_task(rollout: Rollout) -> dict[str, Rollout]:
+    """Return the episodes of each task, `metadata["task"]` of the prompt; empty for a single one.
+
+    Prompts that name none are of the task `other`.
+    """
+    parts: defaultdict[str, list[Transcript]] = defaultdict(list)
+    for transcript in rollout.transcripts:
+        metadata = transcript.task.metadata if transcript.task is not None else {}
+        parts[str(metadata.get("task", "other"))].append(transcript)
+    return {task: Rollout(parts[task]) for task in sorted(parts)} if len(parts) > 1 else {}
+
+
 def make_held_out(agent: PPOAgent) -> HeldOut:
-    """Make the environments of held-out prompts: every prompt once, or a fixed random subset."""
+    """Make the environments of held-out prompts: every prompt once, or a fixed random subset.
+
+    The subset has of each prompt source as much as its weight asks for.
+    """
     config, seed = agent.config, agent.config.seed
     kwargs = {"split": "evaluation"} if _has_splits(agent) else {}
     wanted = config.evaluation.num_episodes
     probe = make_envs(config.env, 1, **kwargs)
-    available = getattr(probe.unwrapped, "num_prompts", None)
+    indices = _chosen(probe.unwrapped, wanted, stream(seed, Purpose.EVALUATION))
     probe.close()
-    if available is None:
+    if indices is None:
         envs = make_envs(config.env, wanted, **kwargs)
         return HeldOut(envs, None, _find_exact(envs, agent))
-    number = min(wanted, int(available))
-    order = stream(seed, Purpose.EVALUATION).permutation(int(available))
-    indices = sorted(int(i) for i in order[:number])
-    envs = make_envs(config.env, number, **kwargs)
+    envs = make_envs(config.env, len(indices), **kwargs)
     return HeldOut(envs, {"prompt_index": indices}, _find_exact(envs, agent))
+
+
+def _chosen(env: Any, wanted: int, rng: np.random.Generator) -> list[int] | None:
+    """Return the prompts to answer, None where the environment does not number its own."""
+    spread = getattr(getattr(env, "pool", None), "spread", None)
+    if spread is not None:
+        return list(spread(wanted, rng))
+    available = getattr(env, "num_prompts", None)
+    if available is None:
+        return None
+    return sorted(int(i) for i in rng.permutation(int(available))[:wanted])
 
 
 def _find_exact(envs: VectorEnv[Any, Any, Any], agent: PPOAgent) -> ExactTask | None:
@@ -88,7 +123,8 @@ def _find_exact(envs: VectorEnv[Any, Any, Any], agent: PPOAgent) -> ExactTask | 
 
 
 def _has_splits(agent: PPOAgent) -> bool:
-    return agent.config.env.id.endswith("TextGen-v0") and "split" not in agent.config.env.kwargs
+    env = agent.config.env
+    return env.id.endswith(WITH_SPLITS) and "split" not in env.kwargs
 
 
 def evaluate(agent: PPOAgent, held_out: HeldOut) -> EvaluationResult:

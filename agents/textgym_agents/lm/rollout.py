@@ -33,7 +33,7 @@ from textgym_agents.lm.step_rewards import add_rewards, place_steps
 
 INFO_KEYS = (
     "prompt_id", "finish_reason", "is_success", "score", "reward_parts", "status", "label",
-    "reason", "extracted", "verifier_error", "reward_steps",
+    "reason", "extracted", "verifier_error", "reward_steps", "answer",
 )  # fmt: skip
 
 
