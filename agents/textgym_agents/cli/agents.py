@@ -56,7 +56,7 @@ def _overrides(args: argparse.Namespace) -> list[str]:
     for name in ("steps", "episodes"):
         if getattr(args, name, None) is not None:
             check_count(f"--{name}", getattr(args, name))
-    if args.engine is not None or args.urls is not None:
+    if getattr(args, "engine", None) is not None or getattr(args, "urls", None) is not None:
         raise ConfigError("--engine and --url are for language models")
     shorthands = {
         "agent": getattr(args, "agent", None),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 
 from textgym.cli.command import Command
 
@@ -19,7 +20,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--adapter-rank", type=int, help="make room for adapters of this rank")
     parser.add_argument("--kv-cache-gib", type=float, help="room for keys and values")
     parser.add_argument(
-        "extra", nargs=argparse.REMAINDER, metavar="-- ...", help="arguments of vLLM's own server"
+        "--extra", default="", help="more arguments of vLLM's server, in one string"
     )
 
 
@@ -27,7 +28,6 @@ def run_server(args: argparse.Namespace) -> int:
     """Become the server."""
     from textgym_agents.lm.engines.serve import ServerOptions, server_command
 
-    extra = [a for a in args.extra if a != "--"]
     options = ServerOptions(
         model=args.model,
         host=args.host,
@@ -36,7 +36,7 @@ def run_server(args: argparse.Namespace) -> int:
         max_length=args.max_length,
         adapter_rank=args.adapter_rank,
         kv_cache_gib=args.kv_cache_gib,
-        extra=tuple(extra),
+        extra=tuple(shlex.split(args.extra)),
     )
     command, environment = server_command(options)
     os.execve(command[0], command, environment)

@@ -8,15 +8,22 @@ from textgym_agents.lm.network import PolicyValueNetwork
 
 
 def build_engine(network: PolicyValueNetwork, config: TrainConfig) -> GenerationEngine:
-    """Return the engine that a configuration names; it starts when it is first needed."""
-    engine = config.engine
-    if engine.kind == "vllm":
-        from textgym_agents.lm.engines.vllm_process import VllmEngine, check_process
+    """Return the engine that a configuration names; its first sync starts it.
 
-        check_process()
-        return VllmEngine(network, engine, max_length=config.rollout.max_length)
-    if engine.kind == "vllm_server":
+    Raises:
+        ConfigError: it is not installed, or cannot run the model.
+        EngineError: no server answers.
+    """
+    if config.engine.kind == "vllm":
+        from textgym_agents.lm.engines.vllm_process import VllmEngine
+
+        engine = VllmEngine(network, config.engine, max_length=config.rollout.max_length)
+        engine.check()
+        return engine
+    if config.engine.kind == "vllm_server":
         from textgym_agents.lm.engines.vllm_server import VllmServerEngine
 
-        return VllmServerEngine(network, engine)
+        servers = VllmServerEngine(network, config.engine)
+        servers.check()
+        return servers
     return TransformersEngine(network)

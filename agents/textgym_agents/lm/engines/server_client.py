@@ -67,7 +67,7 @@ class ServerClient:
 
     async def load_adapter(self, name: str, path: Path) -> None:
         """Offer an adapter as a model of its own name."""
-        body = {"lora_name": name, "lora_path": str(path)}
+        body = {"lora_name": name, "lora_path": str(path), "load_inplace": True}
         await self._call("POST", "/v1/load_lora_adapter", body)
 
     async def unload_adapter(self, name: str) -> None:

@@ -104,20 +104,38 @@ class ServerPool:
             ServerLostError: none did.
             EngineError: one answers that it cannot, or has another policy all the same.
         """
+        reported = self.find()
+        behind = {c: v for c, v in reported.items() if self._is_behind(c, v)}
+        if not behind:
+            return list(reported)
+        results: dict[ServerClient, Any] = {**reported, **self._send(behind)}
+        ready = [c for c, v in results.items() if not isinstance(v, ServerLostError)]
+        if not ready:
+            raise ServerLostError(_nobody(results.values()))
+        return ready
+
+    def find(self) -> dict[ServerClient, str]:
+        """Return the servers that answer, and the names of their weights.
+
+        Raises:
+            ServerLostError: none answers within `reconnect_seconds`.
+            EngineError: one has no place for weights.
+        """
         deadline = time.monotonic() + self.config.reconnect_seconds
         while True:
             clients = self._open()
-            asked = [_or_lost(client.version()) for client in clients]
-            reported = dict(zip(clients, together(asked), strict=True))
-            behind = {c: v for c, v in reported.items() if self._is_behind(c, v)}
-            if behind:
-                reported |= self._send(behind)
-            ready = [c for c, v in reported.items() if not isinstance(v, ServerLostError)]
-            if ready:
-                return ready
+            answers = together([_or_lost(client.version()) for client in clients])
+            pairs = zip(clients, answers, strict=True)
+            found = {c: v for c, v in pairs if not isinstance(v, ServerLostError)}
+            if found:
+                return found
             if time.monotonic() >= deadline:
-                raise ServerLostError(_nobody(reported.values()))
+                raise ServerLostError(_nobody(answers))
             time.sleep(POLL_SECONDS)
+
+    def doubt(self, client: ServerClient) -> None:
+        """Send a server the weights again before it is used again."""
+        self._proven.pop(client.url, None)
 
     def close(self) -> None:
         """Close the connections; the servers keep the weights that they have."""
@@ -137,16 +155,14 @@ class ServerPool:
             ]
         return self._clients
 
-    def _is_behind(self, client: ServerClient, reported: str | ServerLostError) -> bool:
-        if isinstance(reported, ServerLostError):
-            return False
+    def _is_behind(self, client: ServerClient, reported: str) -> bool:
         return reported != self.weights_name or self._proven.get(client.url) != self._number
 
     def _is_new(self, reported: str) -> bool:
         """Return whether a server has not had this trainer's weights before, as far as it says."""
         return not reported.startswith(self._token)
 
-    def _send(self, behind: dict[ServerClient, Any]) -> dict[ServerClient, Any]:
+    def _send(self, behind: dict[ServerClient, str]) -> dict[ServerClient, ServerLostError | None]:
         """Send weights to servers; return what became of each: None, or how it was lost."""
         path = self._write(is_base_known=all(v == self.weights_name for v in behind.values()))
         sent = together([_or_lost(self._send_to(c, v, path)) for c, v in behind.items()])

@@ -60,6 +60,31 @@ class VllmEngine:
         self._num_adapters = 0
         self._is_synced = False
 
+    def check(self) -> None:
+        """Raise unless vLLM can run the policy here; nothing is started.
+
+        Raises:
+            ConfigError: it is not installed, cannot compute the model's attention, or cannot run in
+                this process.
+        """
+        check_process()
+        with contained():
+            from vllm.platforms import current_platform
+            from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+            if not current_platform.is_cpu():
+                return
+            size, known = (
+                model_files.head_size(self.network),
+                CPUAttentionBackend.get_supported_head_sizes(),
+            )
+            if size not in known:
+                raise ConfigError(
+                    f"engine.kind 'vllm': on a CPU vLLM has attention heads of {known} numbers, "
+                    f"and this model's have {size}; take policy.model=small or the transformers "
+                    "engine"
+                )
+
     def sync(self, policy_version: int) -> dict[str, float]:
         """Give vLLM the trainer's weights, and prove that they arrived.
 
@@ -107,14 +132,11 @@ class VllmEngine:
         """Stop vLLM and free its memory."""
         if self._llm is None:
             return
-        from vllm.distributed import cleanup_dist_env_and_memory
-
         with contained():
             self._llm.llm_engine.engine_core.shutdown()
-            self._llm = self._adapter = None
-            self._is_synced = False
-            gc.collect()
-            cleanup_dist_env_and_memory()
+        self._llm = self._adapter = None
+        self._is_synced = False
+        gc.collect()  # the weights are in cycles
         self._folder.cleanup()
 
     # Start ---------------------------------------------------------------------------------------
@@ -132,7 +154,7 @@ class VllmEngine:
 
     def _start(self) -> None:
         """Start vLLM on weights that mean nothing; the caller sends others at once."""
-        check_process()
+        self.check()
         os.environ.update(SETTINGS)
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         from vllm import LLM
@@ -175,17 +197,6 @@ class VllmEngine:
         return arguments
 
     def _cpu_arguments(self) -> dict[str, Any]:
-        from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
-
-        size, known = (
-            model_files.head_size(self.network),
-            CPUAttentionBackend.get_supported_head_sizes(),
-        )
-        if size not in known:
-            raise ConfigError(
-                f"engine.kind 'vllm': on a CPU vLLM has attention heads of {known} numbers, and "
-                f"this model's have {size}; take policy.model=small or the transformers engine"
-            )
         arguments: dict[str, Any] = {}
         if self.config.eager is not False:
             # One small kernel of the sampler would be compiled all the same, in seconds.

@@ -54,6 +54,14 @@ class VllmServerEngine:
         self.pool = ServerPool(network, config, self._prove)
         self._canary_error = 0.0
 
+    def check(self) -> None:
+        """Raise unless a server answers.
+
+        Raises:
+            EngineError: none does within `reconnect_seconds`, or one has no place for weights.
+        """
+        self.pool.find()
+
     def sync(self, policy_version: int) -> dict[str, float]:
         """Give every server that answers the trainer's weights, and prove that they arrived.
 
@@ -146,6 +154,7 @@ class VllmServerEngine:
         except EngineError as error:
             if adapter is None:
                 raise
+            self.pool.doubt(server)
             return failed(STALE_POLICY, f"the adapter is gone: {error}")
         choice = answer["choices"][0]
         versions = {span["version"] for span in choice["weight_versions"] or ()}

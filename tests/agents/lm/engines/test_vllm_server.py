@@ -191,6 +191,17 @@ def test_a_server_that_comes_back_is_sent_the_weights(
     assert_alike(generate(engine, seed=1), expected(network, 3, seed=1))
 
 
+def test_an_adapter_that_somebody_took_away_is_sent_again(
+    make_policy: MakePolicy, start_server: StartServer
+) -> None:
+    network = make_policy(config=PolicyConfig(mode=LoraMode(rank=2)))
+    server = start_server(network)
+    engine = make_engine(network, server, sync="adapter")
+    engine.sync(0)
+    server.adapters.clear()
+    assert_alike(generate(engine), expected(network, 0))
+
+
 def test_an_answer_of_other_weights_is_not_taken(
     make_policy: MakePolicy, start_server: StartServer
 ) -> None:
