@@ -37,6 +37,8 @@ _BOOT = (
     "carried = Carried(modules); carried.install(); "
     f"from {_PACKAGE}.zygote import main; main({{fd}}, carried, is_strong={{strong}})"
 )
+_LINKING = {"LD_BIND_NOW": "1"}
+"""What is linked when it is first called would be linked in every fork again."""
 _ENVIRONMENT = {
     "HOME": "/tmp",
     "LANG": "C.UTF-8",
@@ -146,7 +148,7 @@ class Worker:
         command = [os.path.realpath(sys.executable), "-s", "-S", "-P", "-c", boot]
         if self.is_strong:
             command = [*bubblewrap_command(), *command]
-        environment = dict(_ENVIRONMENT)
+        environment = _ENVIRONMENT | _LINKING
         if self._folder is not None:
             environment |= {"HOME": self._folder.name, "TMPDIR": self._folder.name}
         with tempfile.TemporaryFile() as code:

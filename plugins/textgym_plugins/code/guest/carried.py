@@ -34,7 +34,8 @@ class Carried:
         """Return how to load a module, None if it is not here."""
         if name not in self._modules:
             return None
-        return ModuleSpec(name, self, is_package=not self._modules[name])
+        is_package = not self._modules[name]
+        return ModuleSpec(name, self, is_package=is_package)  # type: ignore[arg-type]  # duck-typed
 
     def create_module(self, spec: ModuleSpec) -> None:
         """Leave it to the interpreter."""

@@ -8,13 +8,12 @@ widen the kernel's surface (user namespaces, ptrace, bpf, io_uring) are denied t
 
 from __future__ import annotations
 
+import _socket
 import ctypes
 import fcntl
 import functools
 import os
-import platform
 import resource
-import socket
 import struct
 from typing import Any
 
@@ -200,9 +199,12 @@ def set_fixed_limits() -> None:
 def new_network() -> None:
     """Become the owner of a new network namespace, with nothing but a loopback."""
     libc("unshare", CLONE_NEWNET)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+    control = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+    try:
         request = struct.pack("16sH22x", b"lo", _IFF_UP)
-        fcntl.ioctl(control, _SIOCSIFFLAGS, request)
+        fcntl.ioctl(control.fileno(), _SIOCSIFFLAGS, request)
+    finally:
+        control.close()
 
 
 def forbid_new_privileges() -> None:
@@ -256,7 +258,7 @@ _X32 = 0x40000000
 
 def _filter() -> bytes | None:
     """Return the seccomp filter of this machine, None for an architecture without a table."""
-    machine = platform.machine()
+    machine = os.uname().machine
     if machine not in _DENIED:
         return None
     audit, makers, opens = _ARCHITECTURE[machine]

@@ -6,16 +6,16 @@ value and no verdict, so all that a program gains by taking over is to answer fo
 
 from __future__ import annotations
 
+import _socket
 import atexit
 import builtins
-import contextlib
 import io
 import operator
 import os
-import socket
 import sys
 import types
 from collections.abc import Callable
+from contextlib import closing, suppress
 from typing import Any, NoReturn
 
 from textgym_plugins.code.guest.peer import Peer, asked
@@ -224,10 +224,10 @@ def warm_up() -> None:
     questions = asked("load", _WARM_UP, ["f", "g"])
     questions += asked("apply", "call", [["n", "f"], *arguments], None) * 2
     for _ in range(20):
-        ours, theirs = socket.socketpair()
-        with ours, theirs, contextlib.suppress(PeerGoneError):
+        ours, theirs = _socket.socketpair()
+        with closing(ours), closing(theirs), suppress(PeerGoneError):
             ours.sendall(questions)
-            ours.shutdown(socket.SHUT_WR)
+            ours.shutdown(_socket.SHUT_WR)
             Host(Channel(Pipe(theirs.fileno()))).run()
     del sys.modules[MODULE]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import _socket
 import builtins
 import os
-import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -64,7 +64,7 @@ class Session:
         if self._peer is not None:
             self._peer.channel.close()
             self._supervisor.send(["restart"])
-        connection = socket.socket(fileno=self._supervisor.receive_descriptor())
+        connection = _socket.socket(fileno=self._supervisor.receive_descriptor())
         os.chdir(os.environ["TMPDIR"])  # the files of this program: tests may write what it reads
         self._peer = Peer(Channel(connection), self._serve)
         self.gone = None

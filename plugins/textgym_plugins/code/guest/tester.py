@@ -7,12 +7,12 @@ namespace of its own, so the program can neither see nor reach it. What the test
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import functools
 import importlib
 import os
 import random
-import socket
 import sys
 import time
 import traceback
@@ -144,7 +144,7 @@ def explain(error: BaseException) -> str:
     return f"{kind}: {text}" if text else kind
 
 
-def run_tester(connection: socket.socket) -> NoReturn:
+def run_tester(connection: _socket.socket) -> NoReturn:
     """Read tests from the supervisor, run them, and report, until there are no more."""
     try:
         supervisor = Channel(connection, reads_ahead=False)

@@ -11,13 +11,13 @@ Both ends of a `Peer` may ask while they are being asked: a program may call a f
 
 from __future__ import annotations
 
+import _socket
 import collections
 import functools
 import importlib
 import itertools
 import json
 import os
-import socket
 import struct
 import sys
 import time
@@ -30,6 +30,7 @@ _CHUNK = 1 << 16
 _SLACK = 0.5
 _MAX_FIELDS = 250
 _HEADER = struct.Struct("!I")
+_DESCRIPTOR = struct.Struct("@i")
 # What `json.dumps` and `json.loads` come down to, without what they do around it: a run is a few
 # dozen messages, and each function that a fresh process runs costs it pages of memory.
 _text_parts = json.encoder.c_make_encoder(  # type: ignore[attr-defined]  # not in typeshed
@@ -311,7 +312,7 @@ class Channel:
         reads_ahead: take whatever has arrived. Not where descriptors are sent between the frames.
     """
 
-    def __init__(self, connection: socket.socket | Pipe, *, reads_ahead: bool = True) -> None:
+    def __init__(self, connection: _socket.socket | Pipe, *, reads_ahead: bool = True) -> None:
         self._connection = connection
         self._reads_ahead = reads_ahead
         self._buffer = bytearray()
@@ -326,16 +327,17 @@ class Channel:
 
     def close(self) -> None:
         """Close the connection."""
-        if isinstance(self._connection, socket.socket):
+        if isinstance(self._connection, _socket.socket):
             self._connection.close()
 
     def receive_descriptor(self) -> int:
         """Return a descriptor that the other end hands over."""
-        assert isinstance(self._connection, socket.socket)
-        _, descriptors, _, _ = socket.recv_fds(self._connection, 1, 1)
-        if not descriptors:
+        assert isinstance(self._connection, _socket.socket)
+        _, ancillary, _, _ = self._connection.recvmsg(1, _socket.CMSG_SPACE(_DESCRIPTOR.size))
+        if not ancillary:
             raise PeerGoneError("ended")
-        return descriptors[0]
+        (descriptor,) = _DESCRIPTOR.unpack(ancillary[0][2])
+        return int(descriptor)
 
     def send(self, message: object) -> None:
         """Send one message."""
@@ -385,10 +387,10 @@ class Channel:
 
     def _set_timeout(self, seconds: float) -> None:
         self._timeout_seconds = max(seconds, 1e-3)
-        assert isinstance(self._connection, socket.socket)
+        assert isinstance(self._connection, _socket.socket)
         value = struct.pack("@ll", *divmod(int(self._timeout_seconds * 1e6), 1_000_000))
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            self._connection.setsockopt(socket.SOL_SOCKET, option, value)
+        for option in (_socket.SO_RCVTIMEO, _socket.SO_SNDTIMEO):
+            self._connection.setsockopt(_socket.SOL_SOCKET, option, value)
 
 
 def frame(message: object) -> bytes:

@@ -9,13 +9,13 @@ copied. So what happens in every run is done in few steps here, with few objects
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import gc
 import importlib
 import os
 import select
 import signal
-import socket
 import struct
 from typing import TYPE_CHECKING, NoReturn
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _DESCRIPTORS = struct.pack("4i", *range(confine.NUM_DESCRIPTORS))
 """The descriptors that come with an order, which take the lowest places that are free."""
 _ORDER_SIZE = ORDER.size + LIMITS.size
-_ANCILLARY_SIZE = socket.CMSG_SPACE(len(_DESCRIPTORS))
+_ANCILLARY_SIZE = _socket.CMSG_SPACE(len(_DESCRIPTORS))
 _SIGKILL = int(signal.SIGKILL)
 _WATCH_MILLISECONDS = 50
 _CROWD = 32
@@ -60,7 +60,7 @@ class Zygote:
 
     def __init__(
         self,
-        control: socket.socket,
+        control: _socket.socket,
         carried: Carried,
         own_pids: int,
         proc: int,
@@ -141,7 +141,7 @@ class Zygote:
                     tester,
                 )  # here, to keep it out of every program
 
-                tester.run_tester(socket.socket(fileno=program.CONNECTION))
+                tester.run_tester(_socket.socket(fileno=program.CONNECTION))
             program.run()
         except BaseException as error:
             os.write(2, f"{type(error).__name__}: {error}\n".encode())
@@ -258,7 +258,8 @@ def main(control_fd: int, carried: Carried, *, is_strong: bool) -> None:
         carried: finds the modules of this package.
         is_strong: in bubblewrap, with the right to make namespaces.
     """
-    control = socket.socket(fileno=confine.raised(control_fd))
+    os.environ.pop("LD_BIND_NOW")  # it was for this process
+    control = _socket.socket(fileno=confine.raised(control_fd))
     _import_random()
     for name in _PRELOADED:
         importlib.import_module(name)
