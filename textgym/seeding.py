@@ -33,6 +33,7 @@ class Purpose(IntEnum):
     SPLIT = 9
     PROMPTS = 10
     SEGMENT = 11
+    TIES = 12
 
 
 def stream(seed: int, purpose: Purpose, *index: int) -> np.random.Generator:

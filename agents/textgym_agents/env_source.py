@@ -73,7 +73,7 @@ def opened(env: EnvSource) -> Iterator[gymnasium.Env[Any, Any]]:
         made.close()
 
 
-def is_solved(env_id: str) -> bool:
+def has_exact_solution(env_id: str) -> bool:
     """Return whether the environment under an id has an exact solution; none is made.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ from transformers.utils import logging as transformers_logging
 from textgym.config import load_config, merge, parse_override, read_yaml
 from textgym.errors import ConfigError, UnknownNameError, did_you_mean
 from textgym_agents.baselines.suites import task_name
-from textgym_agents.env_source import is_solved
+from textgym_agents.env_source import has_exact_solution
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.config import EnvConfig, PolicyConfig, TrainConfig
 from textgym_agents.lm.evaluation import evaluate as evaluate_agent
 from textgym_agents.lm.evaluation import make_held_out
 from textgym_agents.lm.exact import limits_for
-from textgym_agents.lm.presets import PRESETS, SOLVED_PRESET
+from textgym_agents.lm.presets import PRESETS, SOLVED, WORLDS, preset
 from textgym_agents.lm.trainer import build_agent, learn
 from textgym_agents.run.directory import RunDirectory
 from textgym_agents.run.metrics import rows_of
@@ -69,18 +69,21 @@ def train(console: Console, args: argparse.Namespace, run: RunDirectory) -> None
 
 def new_config(args: argparse.Namespace) -> TrainConfig:
     """Return the configuration of a new run."""
-    return _load_config(args, _preset(args))
+    world = _world(args)
+    return _load_config(args, _preset(args, world), is_solved=world == SOLVED)
 
 
-def _load_config(args: argparse.Namespace, name: str, *given: str) -> TrainConfig:
-    """Return the configuration of a preset, overrides that are given, and the arguments."""
+def _load_config(
+    args: argparse.Namespace, values: Mapping[str, Any], *given: str, is_solved: bool
+) -> TrainConfig:
+    """Return the configuration of preset values, overrides that are given, and the arguments."""
     overrides = [*given, *_overrides(args)]
     path = getattr(args, "config", None)
-    config = load_config(TrainConfig, path=path, preset=PRESETS[name], overrides=overrides)
-    if name != SOLVED_PRESET:
+    config = load_config(TrainConfig, path=path, preset=values, overrides=overrides)
+    if not is_solved:
         return config
-    preset = merge(PRESETS[name], limits_for(config.env, config.policy.model))
-    return load_config(TrainConfig, path=path, preset=preset, overrides=overrides)
+    values = merge(values, limits_for(config.env, config.policy.model))
+    return load_config(TrainConfig, path=path, preset=values, overrides=overrides)
 
 
 def _stored_config(args: argparse.Namespace, run: RunDirectory) -> TrainConfig:
@@ -95,25 +98,32 @@ def _stored_config(args: argparse.Namespace, run: RunDirectory) -> TrainConfig:
     return load_config(TrainConfig, path=run.path / "config.yaml", overrides=overrides)
 
 
-def _preset(args: argparse.Namespace) -> str:
-    """Return the preset: that of solved environments, of the embedded world, or else `seed`."""
-    if args.preset is None:
-        env_id = _env_id(args)
-        if is_solved(env_id):
-            return SOLVED_PRESET
-        is_default = (
-            args.config is None
-            and args.prompts is None
-            and args.model in (None, PolicyConfig().model)
-            and task_name(env_id) == task_name(EnvConfig().id)
-        )
-        return "arithmetic" if is_default else "seed"
+def _world(args: argparse.Namespace) -> str:
+    """Return the world whose preset fits: the one named, or by environment, prompts and model."""
+    if args.preset in WORLDS:
+        return str(args.preset)
+    env_id = _env_id(args)
+    if has_exact_solution(env_id):
+        return SOLVED
+    is_embedded = (
+        args.config is None
+        and args.prompts is None
+        and args.model in (None, PolicyConfig().model)
+        and task_name(env_id) == task_name(EnvConfig().id)
+    )
+    return "arithmetic" if is_embedded else "seed" if args.preset is None else "llm"
+
+
+def _preset(args: argparse.Namespace, world: str) -> Mapping[str, Any]:
+    """Return what to start from."""
+    if args.preset is None or args.preset in WORLDS:
+        return WORLDS[world]
     if args.preset not in PRESETS:
         raise UnknownNameError(
             f"no preset named '{args.preset}'.{did_you_mean(args.preset, PRESETS)} "
             f"There are: {', '.join(PRESETS)}."
         )
-    return str(args.preset)
+    return preset(args.preset, world)
 
 
 def _env_id(args: argparse.Namespace) -> str:
@@ -187,8 +197,10 @@ def evaluate_policy(args: argparse.Namespace) -> None:
 def _evaluated_agent(args: argparse.Namespace) -> PPOAgent:
     path = Path(args.policy)
     if not (path / "config.yaml").exists():
-        name = SOLVED_PRESET if is_solved(_env_id(args)) else "seed"
-        return build_agent(_load_config(args, name, f"policy.model={json.dumps(args.policy)}"))
+        is_solved = has_exact_solution(_env_id(args))
+        values = WORLDS[SOLVED if is_solved else "seed"]
+        model = f"policy.model={json.dumps(args.policy)}"
+        return build_agent(_load_config(args, values, model, is_solved=is_solved))
     checkpoint = RunDirectory.open(path).latest_checkpoint()
     if checkpoint is None:
         raise ConfigError(f"{path} has no checkpoint yet; continue it with --resume {path}")

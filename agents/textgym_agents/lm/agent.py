@@ -12,17 +12,23 @@ from torch import Tensor
 from textgym.errors import PromptError
 from textgym.sample import Completion
 from textgym.seeding import Purpose, derive_seed
-from textgym_agents.core.buffer import Batch, MemoryBuffer
-from textgym_agents.core.kl import AdaptiveKLController
+from textgym_agents.core.baselines import MovingBaseline
+from textgym_agents.core.buffer import Batch
+from textgym_agents.core.config import PPOConfig
+from textgym_agents.core.correction import Correction, NoCorrection, TokenTIS
+from textgym_agents.core.estimators import compares_samples
+from textgym_agents.core.kl import HORIZON_SEQUENCES, AdaptiveKLController, EntropyFloor
 from textgym_agents.core.masked import masked_mean
 from textgym_agents.core.update import explained_variance, ppo_update
+from textgym_agents.lm.behaviour import behaviour_policy
 from textgym_agents.lm.config import TrainConfig
 from textgym_agents.lm.engine import GenerationEngine, TransformersEngine
 from textgym_agents.lm.kv_cache import make_cache
-from textgym_agents.lm.measure import engine_metrics, evaluate_in_parts
+from textgym_agents.lm.measure import evaluate_in_parts
 from textgym_agents.lm.network import ActionAndValue, PolicyValueNetwork, sample_ids
 from textgym_agents.lm.optimizer import make_optimizer, set_learning_rate
 from textgym_agents.lm.rollout import Rollout, completion_text, encode
+from textgym_agents.lm.samples import Samples, gather_samples
 
 
 class PPOAgent:
@@ -48,8 +54,12 @@ class PPOAgent:
         self.optimizer = self._make_optimizer()
         penalty = config.ppo.kl_penalty
         self.kl_controller = AdaptiveKLController(
-            penalty.beta, penalty.target_nats_per_sequence, penalty.horizon_sequences
+            penalty.beta,
+            penalty.target_nats_per_sequence,
+            penalty.horizon_sequences or HORIZON_SEQUENCES,
         )
+        self.entropy_floor = EntropyFloor()
+        self.baseline = MovingBaseline()
         self.reference: PolicyValueNetwork | None = None
         self._cached_ids: list[int] = []
         self._cache: Any = None
@@ -105,6 +115,19 @@ class PPOAgent:
             value_lr_mult=self.config.ppo.value.lr_mult,
         )
 
+    @property
+    def correction(self) -> Correction:
+        """How the loss corrects for samples of another engine than the network itself."""
+        if self.config.ppo.correction is not None:
+            return self.config.ppo.correction
+        is_network = isinstance(self.engine, TransformersEngine)
+        return NoCorrection() if is_network else TokenTIS()
+
+    def plan(self, num_sequences: int) -> None:
+        """Take note of how many sequences the run is to train on: the KL's horizon is a tenth."""
+        if self.config.ppo.kl_penalty.horizon_sequences is None:
+            self.kl_controller.horizon_sequences = min(HORIZON_SEQUENCES, num_sequences / 10)
+
     def end_cold_start(self) -> None:
         """Bring the network into the configuration's mode of training, with a new optimiser."""
         self.network.base_path = None  # the base is no longer what it was loaded from
@@ -125,7 +148,7 @@ class PPOAgent:
         progress: float,
         on_step: Callable[[], None] | None = None,
     ) -> dict[str, float]:
-        """Do one PPO update on a rollout and return its metrics.
+        """Do one update on a rollout and return its metrics.
 
         Args:
             rollout: failed episodes in it are left out.
@@ -134,13 +157,11 @@ class PPOAgent:
             on_step: called after each minibatch.
         """
         self._cached_ids = []
-        buffer = MemoryBuffer()
-        for transcript in rollout.scored():
-            buffer.add(transcript.episode())
-        if not len(buffer):
+        samples = gather_samples(rollout, self.config.ppo)
+        if not len(samples.buffer):
             return {"ppo/skipped_updates": 1.0}
-        metrics = self._prepare(buffer)
-        config = self.config.ppo
+        config = self._current_config()
+        metrics = self._prepare(samples, config)
         rate = config.optimizer.learning_rate
         rate *= 1 - progress if config.optimizer.schedule == "linear" else 1.0
         is_warmup = iteration < config.value.warmup_iterations
@@ -148,7 +169,7 @@ class PPOAgent:
         metrics |= ppo_update(
             self.network,
             self.optimizer,
-            buffer,
+            samples.buffer,
             config,
             generator=torch.Generator().manual_seed(
                 derive_seed(self.config.seed, Purpose.SHUFFLING, iteration)
@@ -160,29 +181,37 @@ class PPOAgent:
         self.engine.sync()
         return {**metrics, "ppo/learning_rate": rate}
 
-    @torch.no_grad()
-    def _prepare(self, buffer: MemoryBuffer) -> dict[str, float]:
-        """Score the rollout under theta_old and the reference; fill in advantages and returns."""
+    def _current_config(self) -> PPOConfig:
+        """Return the constants of the next update, with the KL penalty as it stands."""
         config = self.config.ppo
-        batch = buffer.batch
-        old = evaluate_in_parts(self.network, batch, config.micro_batch_tokens)
-        metrics = engine_metrics(buffer, old.logprobs)
-        penalty = None
-        if config.kl_penalty.beta > 0:
-            nats = old.logprobs - self._reference_logprobs(batch)
-            penalty = self.kl_controller.beta * nats
-            metrics |= self._kl_metrics(nats, batch.action_mask)
-        buffer.record(old, kl_penalty=penalty)
-        buffer.compute_returns_and_advantages(config)
-        done = buffer.batch
-        return {
-            **metrics,
-            "ppo/value": float(masked_mean(done.values, done.action_mask)),
-            "ppo/return": float(masked_mean(done.returns, done.action_mask)),
-            "ppo/explained_variance": explained_variance(
-                done.values, done.returns, done.action_mask
-            ),
-        }
+        penalty = config.kl_penalty.model_copy(update={"beta": self.kl_controller.beta})
+        return config.model_copy(update={"kl_penalty": penalty})
+
+    @torch.no_grad()
+    def _prepare(self, samples: Samples, config: PPOConfig) -> dict[str, float]:
+        """Score the rollout under theta_old and the reference; fill in advantages and returns."""
+        buffer, batch, penalty = samples.buffer, samples.buffer.batch, config.kl_penalty
+        old, weights, metrics = behaviour_policy(self.network, buffer, config, self.correction)
+        reference = self._reference_logprobs(batch) if penalty.beta > 0 else None
+        nats = None if reference is None or old is None else old.logprobs - reference
+        in_reward, in_score = (
+            penalty.beta * nats if nats is not None and penalty.form == form else None
+            for form in ("k1_in_reward", "k1_in_score")
+        )
+        buffer.record(
+            old,
+            kl_penalty=in_reward,
+            reference_logprobs=reference if penalty.form.endswith("in_loss") else None,
+            engine_weights=weights,
+        )
+        per_sample = None
+        if compares_samples(config.estimator):
+            off_score = None if in_score is None else in_score.sum(dim=1)
+            per_sample = samples.advantages(config.estimator, self.baseline, penalty=off_score)
+        buffer.compute_returns_and_advantages(config, per_sample)
+        if nats is not None and old is not None:
+            metrics |= self._kl_metrics(nats, batch.action_mask, old.entropy)
+        return metrics | (value_metrics(buffer.batch) if config.has_critic else {})
 
     def _reference_logprobs(self, batch: Batch) -> Tensor:
         limit = self.config.ppo.micro_batch_tokens
@@ -191,16 +220,21 @@ class PPOAgent:
         with self.network.reference():
             return evaluate_in_parts(self.network, batch, limit).logprobs
 
-    def _kl_metrics(self, nats: Tensor, mask: Tensor) -> dict[str, float]:
+    def _kl_metrics(self, nats: Tensor, mask: Tensor, entropy: Tensor) -> dict[str, float]:
+        """Return the distance to the reference, and let the controller follow it."""
         per_sequence = float(torch.where(mask, nats, 0.0).sum() / len(mask))
-        beta = self.kl_controller.beta
-        if self.config.ppo.kl_penalty.adaptive:
-            self.kl_controller.update(per_sequence, len(mask))
-        return {
+        metrics = {
             "kl/reference_nats_per_sequence": per_sequence,
             "kl/reference_nats_per_token": float(masked_mean(nats, mask)),
-            "kl/beta": beta,
+            "kl/beta": self.kl_controller.beta,
         }
+        scale = 1.0
+        if self.config.ppo.kl_penalty.entropy_floor:
+            scale = self.entropy_floor.target_scale(float(masked_mean(entropy, mask)))
+            metrics["kl/target_scale"] = scale
+        if self.config.ppo.kl_penalty.adaptive:
+            self.kl_controller.update(per_sequence, len(mask), target_scale=scale)
+        return metrics
 
     def learn(self, run_path: str | Path, **kwargs: Any) -> Path:
         """Train as the configuration says and return the run directory; see `trainer.learn`."""
@@ -216,3 +250,13 @@ class PPOAgent:
     def load(cls, path: str | Path, config: TrainConfig | None = None) -> PPOAgent:
         """Load a policy that `save` wrote."""
         return cls(PolicyValueNetwork.load(path), config or TrainConfig())
+
+
+def value_metrics(batch: Batch) -> dict[str, float]:
+    """Return how the value head stood to the returns of a rollout, under theta_old."""
+    values, returns, mask = batch.values, batch.returns, batch.action_mask
+    return {
+        "ppo/value": float(masked_mean(values, mask)),
+        "ppo/return": float(masked_mean(returns, mask)),
+        "ppo/explained_variance": explained_variance(values, returns, mask),
+    }

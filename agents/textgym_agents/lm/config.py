@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import (
     Field,
     JsonValue,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -14,6 +15,7 @@ from pydantic import (
 )
 
 from textgym_agents.core.config import Config, PPOConfig
+from textgym_agents.core.estimators import GaeEstimator, GroupEstimator
 
 
 class FullMode(Config):
@@ -72,11 +74,35 @@ class EnvConfig(Config):
     """More keyword arguments of the environment."""
 
 
+class OverlongConfig(Config):
+    """What a completion at or near its limit of length costs (DAPO, arXiv:2503.14476)."""
+
+    penalty: NonNegativeFloat = 0.0
+    """Taken off the score at the cap; 0 takes off nothing."""
+    cap: PositiveInt | None = None
+    """Sampled tokens at which the whole penalty is due; None is `rollout.max_new_tokens`."""
+    buffer: PositiveInt | None = None
+    """Tokens before the cap over which the penalty rises; None is a fifth of the cap."""
+    leave_out: bool = False
+    """Do not train on episodes that were cut off; they count in the statistics of their group."""
+
+
 class RolloutConfig(Config):
     """How episodes are collected."""
 
     num_episodes: PositiveInt = 4
-    """Episodes per rollout."""
+    """Episodes per rollout, over all prompts."""
+    samples_per_prompt: PositiveInt = 1
+    """Episodes of each prompt: a group, whose samples are compared with each other."""
+    keep_ends: NonNegativeInt = 0
+    """Train on this many of the worst and of the best samples of each group; 0 trains on all."""
+    drop_equal: bool = False
+    """Drop groups whose scores are all equal (dynamic sampling, arXiv:2503.14476), and draw other
+    prompts for them. With `keep_ends` this is so in any case."""
+    replacements: NonNegativeInt = 4
+    """How often another prompt is drawn for a dropped group before the rollout does without it."""
+    overlong: OverlongConfig = OverlongConfig()
+    """What a completion at or near its limit of length costs."""
     num_envs: PositiveInt = 256
     """Sub-environments that run side by side; at most `num_episodes`."""
     max_new_tokens: PositiveInt = 256
@@ -86,12 +112,53 @@ class RolloutConfig(Config):
     temperature: PositiveFloat = 1.0
     """Of sampling, and of every log-probability."""
 
+    @property
+    def num_rows(self) -> int:
+        """Sub-environments that there are."""
+        return min(self.num_envs, self.num_episodes)
+
+    @property
+    def drops_groups(self) -> bool:
+        """Whether a group of equal scores is left out and replaced."""
+        return self.drop_equal or self.keep_ends > 0
+
     @model_validator(mode="after")
     def _check_sizes(self) -> RolloutConfig:
         if self.num_episodes % self.num_envs and self.num_envs < self.num_episodes:
             raise ValueError(
                 f"num_episodes ({self.num_episodes}) must be a multiple of num_envs "
                 f"({self.num_envs}), or num_envs at least as large"
+            )
+        if self.num_rows % self.samples_per_prompt:
+            raise ValueError(
+                f"num_episodes ({self.num_episodes}) and num_envs ({self.num_envs}) must be "
+                f"multiples of samples_per_prompt ({self.samples_per_prompt}): the samples of a "
+                "prompt are played side by side"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> RolloutConfig:
+        size = self.samples_per_prompt
+        if self.drops_groups and size < 2:
+            raise ValueError(
+                f"drop_equal and keep_ends choose among the samples of a prompt, but "
+                f"samples_per_prompt is {size}; set it to 2 or more"
+            )
+        if 2 * self.keep_ends > size:
+            raise ValueError(
+                f"keep_ends is {self.keep_ends}, but samples_per_prompt only {size}: the worst and "
+                "the best must be different samples; take at most half"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_overlong(self) -> RolloutConfig:
+        cap, buffer = self.overlong.cap or self.max_new_tokens, self.overlong.buffer
+        if buffer is not None and buffer > cap:
+            raise ValueError(
+                f"overlong.buffer ({buffer}) is larger than the cap ({cap}), at which the penalty "
+                "that rises over the buffer is whole"
             )
         return self
 
@@ -162,5 +229,25 @@ class TrainConfig(Config):
             raise ValueError(
                 f"ppo.batch_size ({self.ppo.batch_size}) is larger than rollout.num_episodes "
                 f"({self.rollout.num_episodes}); lower the one or raise the other"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> TrainConfig:
+        estimator, size = self.ppo.estimator, self.rollout.samples_per_prompt
+        compares = isinstance(estimator, GroupEstimator)
+        if is_gae := isinstance(estimator, GaeEstimator):
+            compares = estimator.group_reward
+        if compares and size < 2:
+            raise ValueError(
+                f"ppo.estimator is {estimator.kind}{' with group_reward' if is_gae else ''}, which "
+                f"compares the samples of a prompt, but rollout.samples_per_prompt is {size}; set "
+                "it to 2 or more"
+            )
+        penalty = self.ppo.kl_penalty
+        if self.rollout.keep_ends and penalty.beta > 0 and penalty.form == "k1_in_score":
+            raise ValueError(
+                "rollout.keep_ends chooses samples by their scores before any log-probability is "
+                "known, but ppo.kl_penalty.form is k1_in_score; take another form"
             )
         return self

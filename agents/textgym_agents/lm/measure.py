@@ -39,17 +39,22 @@ def _stack(parts: list[Tensor], batch: Batch) -> Tensor:
     return out
 
 
+def engine_logprobs(buffer: MemoryBuffer) -> Tensor | None:
+    """Return log mu (B, T) of the engine's samples; None where it is not known of all of them."""
+    known = [e.engine_logprobs for e in buffer.episodes if e.engine_logprobs is not None]
+    return pad_sequence(known, batch_first=True) if len(known) == len(buffer) else None
+
+
 def engine_metrics(buffer: MemoryBuffer, old_logprobs: Tensor) -> dict[str, float]:
     """Return how far the engine's log-probabilities are from the trainer's, over action tokens.
 
     With w = pi_old / mu, mu being the distribution that the engine sampled from: the mean and the
     largest |w - 1|, and the effective sample share (sum w)^2 / (N sum w^2).
     """
-    known = [e.engine_logprobs for e in buffer.episodes if e.engine_logprobs is not None]
-    mask = buffer.batch.action_mask
-    if len(known) < len(buffer) or not bool(mask.any()):
+    mu, mask = engine_logprobs(buffer), buffer.batch.action_mask
+    if mu is None or not bool(mask.any()):
         return {}
-    w = (old_logprobs - pad_sequence(known, batch_first=True))[mask].exp()
+    w = (old_logprobs - mu)[mask].exp()
     error = (w - 1).abs()
     return {
         "engine/ratio_error_mean": float(error.mean()),

@@ -31,13 +31,13 @@ from textgym_agents.env_source import EnvSource, spec_of
 from textgym_agents.episode_statistics import EpisodeStatistics
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.checkpoint import OPTIMIZER_FILE, POLICY_FOLDER
+from textgym_agents.lm.collection import Collector
 from textgym_agents.lm.config import EnvConfig, PolicyConfig, RolloutConfig, TrainConfig
 from textgym_agents.lm.exact import ExactTask, Floats, Ints, SymbolIds, action_probabilities
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.policy_files import load_tokenizer
 from textgym_agents.lm.presets import TOY
 from textgym_agents.lm.rollout import make_envs
-from textgym_agents.lm.trainer import collect_rollout
 from textgym_agents.run.directory import STATE_FILE
 
 
@@ -65,6 +65,10 @@ class LanguageModelConfig(AgentConfig):
             )
         if self.ppo.kl_penalty.beta > 0:
             raise ValueError("ppo.kl_penalty.beta must be 0: this agent keeps no reference policy")
+        if not self.ppo.has_critic:
+            raise ValueError(
+                f"ppo.estimator is {self.ppo.estimator.kind}; this agent is PPO with a critic (gae)"
+            )
         return self
 
 
@@ -165,9 +169,13 @@ class LanguageModelAgent:
         statistics = EpisodeStatistics()
         whole = part.whole(total_steps)
         reports = Reports(on_metrics, statistics, whole)
+        config = self._ppo.config
+        collector = Collector(
+            envs, self._ppo.engine, self._ppo.network, config.rollout, seed=config.seed
+        )
         while reports.num_steps < total_steps:
             index = self.state.num_updates
-            rollout = collect_rollout(self._ppo, envs, index)
+            rollout = collector.collect(index)
             progress = (part.before + reports.num_steps) / whole
             metrics = self._ppo.update(rollout, iteration=index, progress=progress)
             lengths = [sum(transcript.is_action) for transcript in rollout.transcripts]

@@ -12,22 +12,22 @@ import math
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import torch
-from gymnasium.vector import VectorEnv
 
 from textgym.config import dump_config
 from textgym.errors import ConfigError
 from textgym.seeding import Purpose, derive_seed
+from textgym_agents.core.correction import Bypass
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.alarms import Alarms
 from textgym_agents.lm.checkpoint import POLICY_FOLDER, load_checkpoint, save_checkpoint
 from textgym_agents.lm.cold_start import ColdStart, make_demonstrator
+from textgym_agents.lm.collection import Collector, group_metrics
 from textgym_agents.lm.config import FullMode, TrainConfig
 from textgym_agents.lm.evaluation import EvaluationResult, evaluate, make_held_out
 from textgym_agents.lm.network import PolicyValueNetwork
-from textgym_agents.lm.rollout import Rollout, collect, make_envs
+from textgym_agents.lm.rollout import Rollout, make_envs
 from textgym_agents.run.directory import RunDirectory
 from textgym_agents.run.environment import describe_environment
 from textgym_agents.run.interrupt import Interrupt
@@ -104,30 +104,6 @@ def learn(
     return run.path
 
 
-def make_training_envs(config: TrainConfig) -> VectorEnv[Any, Any, Any]:
-    """Make the environments that rollouts are collected from."""
-    rollout = config.rollout
-    return make_envs(config.env, min(rollout.num_envs, rollout.num_episodes))
-
-
-def collect_rollout(agent: PPOAgent, envs: VectorEnv[Any, Any, Any], iteration: int) -> Rollout:
-    """Collect the episodes of one update; what is drawn follows from seed and iteration."""
-    seed, device = agent.config.seed, agent.network.device
-    generator = torch.Generator(device).manual_seed(derive_seed(seed, Purpose.SAMPLING, iteration))
-    transcripts = []
-    for part in range(agent.config.rollout.num_episodes // envs.num_envs):
-        rollout = collect(
-            envs,
-            agent.engine,
-            agent.network,
-            agent.config.rollout,
-            seed=derive_seed(seed, Purpose.ROLLOUT_ENV, iteration, part),
-            generator=generator,
-        )
-        transcripts += rollout.transcripts
-    return Rollout(transcripts)
-
-
 class Trainer:
     """One run in progress: the agent, its environments, its directory."""
 
@@ -136,13 +112,18 @@ class Trainer:
         self.config = agent.config
         self.run = run
         self.progress = progress
-        self.envs = make_training_envs(self.config)
+        rollout = self.config.rollout
+        self.envs = make_envs(self.config.env, rollout.num_rows)
+        self.collector = Collector(
+            self.envs, agent.engine, agent.network, rollout, seed=self.config.seed
+        )
         self._open = ExitStack()
         self._open.callback(self.envs.close)
         self.held_out = make_held_out(agent)
         self._open.callback(self.held_out.envs.close)
-        self.alarms = Alarms()
+        self.alarms = Alarms(expects_ratio_1=not isinstance(agent.correction, Bypass))
         self.num_iterations = self._count_iterations()
+        agent.plan(self.num_iterations * rollout.num_episodes)
 
     def _count_iterations(self) -> int:
         if self.config.iterations is not None:
@@ -153,7 +134,9 @@ class Trainer:
                 f"iterations: {self.config.env.id} does not say how many prompts it has, so the "
                 "length of the run cannot be counted in epochs; set iterations"
             )
-        return math.ceil(self.config.epochs * num_prompts / self.config.rollout.num_episodes)
+        rollout = self.config.rollout
+        num_samples = num_prompts * rollout.samples_per_prompt
+        return math.ceil(self.config.epochs * num_samples / rollout.num_episodes)
 
     def close(self) -> None:
         """Release the environments and the log."""
@@ -221,9 +204,9 @@ class Trainer:
 
     def _iterate(self, iteration: int) -> None:
         started = time.perf_counter()
-        rollout = collect_rollout(self.agent, self.envs, iteration)
+        rollout = self.collector.collect(iteration)
         collected = time.perf_counter()
-        metrics = rollout.metrics()
+        metrics = rollout.metrics() | group_metrics(rollout)
         metrics |= self.agent.update(
             rollout, iteration=iteration, progress=iteration / self.num_iterations
         )
@@ -232,6 +215,8 @@ class Trainer:
         times = {
             "time/rollout_seconds": collected - started,
             "time/update_seconds": updated - collected,
+            "time/rollout_tokens_per_second": num_tokens / (collected - started),
+            "time/update_tokens_per_second": num_tokens / (updated - collected),
             "time/tokens_per_second": num_tokens / (updated - started),
         }
         self.log.write("ppo", iteration + 1, {**metrics, **times})
