@@ -89,7 +89,7 @@ def advice_on(space: gymnasium.Space[Any]) -> str:
     return ""
 
 
-def is_solved(env_id: str) -> bool:
+def has_exact_solution(env_id: str) -> bool:
     """Return whether the environment under an id has an exact solution; none is made.
 
     Raises:

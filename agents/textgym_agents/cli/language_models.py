@@ -17,13 +17,13 @@ from transformers.utils import logging as transformers_logging
 from textgym.config import load_config, merge, parse_override, read_yaml
 from textgym.errors import ConfigError, UnknownNameError, did_you_mean
 from textgym_agents.baselines.suites import task_name
-from textgym_agents.env_source import is_solved
+from textgym_agents.env_source import has_exact_solution
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.config import EnvConfig, PolicyConfig, TrainConfig
 from textgym_agents.lm.evaluation import evaluate as evaluate_agent
 from textgym_agents.lm.evaluation import make_held_out
 from textgym_agents.lm.exact import limits_for
-from textgym_agents.lm.presets import EMBEDDED, GENERAL, PRESETS, SOLVED, preset
+from textgym_agents.lm.presets import PRESETS, SOLVED, WORLDS, preset
 from textgym_agents.lm.trainer import build_agent, learn
 from textgym_agents.run.directory import RunDirectory
 from textgym_agents.run.metrics import rows_of
@@ -72,16 +72,18 @@ def train(console: Console, args: argparse.Namespace, run: RunDirectory) -> None
 
 def new_config(args: argparse.Namespace) -> TrainConfig:
     """Return the configuration of a new run."""
-    return _load_config(args, _preset(args))
+    world = _world(args)
+    return _load_config(args, _preset(args, world), is_solved=world == SOLVED)
 
 
-def _load_config(args: argparse.Namespace, name: str, *given: str) -> TrainConfig:
-    """Return the configuration of a preset, overrides that are given, and the arguments."""
+def _load_config(
+    args: argparse.Namespace, values: Mapping[str, Any], *given: str, is_solved: bool
+) -> TrainConfig:
+    """Return the configuration of preset values, overrides that are given, and the arguments."""
     overrides = [*given, *_overrides(args)]
     path = getattr(args, "config", None)
-    values = preset(name, world=_world(args))
     config = load_config(TrainConfig, path=path, preset=values, overrides=overrides)
-    if SOLVED not in (name, _world(args)) or name in (GENERAL, EMBEDDED):
+    if not is_solved:
         return config
     values = merge(values, limits_for(config.env, config.policy.model))
     return load_config(TrainConfig, path=path, preset=values, overrides=overrides)
@@ -100,30 +102,32 @@ def _stored_config(args: argparse.Namespace, run: RunDirectory) -> TrainConfig:
     return load_config(TrainConfig, path=run.path / "config.yaml", overrides=overrides)
 
 
-def _preset(args: argparse.Namespace) -> str:
-    """Return the preset that is named, or else the one of the world."""
-    if args.preset is None:
-        return _world(args)
+def _world(args: argparse.Namespace) -> str:
+    """Return the world whose preset fits: the one named, or by environment, prompts and model."""
+    if args.preset in WORLDS:
+        return str(args.preset)
+    env_id = _env_id(args)
+    if has_exact_solution(env_id):
+        return SOLVED
+    is_embedded = (
+        args.config is None
+        and args.prompts is None
+        and args.model in (None, PolicyConfig().model)
+        and task_name(env_id) == task_name(EnvConfig().id)
+    )
+    return "arithmetic" if is_embedded else "seed" if args.preset is None else "llm"
+
+
+def _preset(args: argparse.Namespace, world: str) -> Mapping[str, Any]:
+    """Return what to start from."""
+    if args.preset is None or args.preset in WORLDS:
+        return WORLDS[world]
     if args.preset not in PRESETS:
         raise UnknownNameError(
             f"no preset named '{args.preset}'.{did_you_mean(args.preset, PRESETS)} "
             f"There are: {', '.join(PRESETS)}."
         )
-    return str(args.preset)
-
-
-def _world(args: argparse.Namespace) -> str:
-    """Return where the policy is to learn: in a solved environment, the embedded world, or else."""
-    env_id = _env_id(args)
-    if is_solved(env_id):
-        return SOLVED
-    is_embedded = (
-        getattr(args, "config", None) is None
-        and args.prompts is None
-        and getattr(args, "model", None) in (None, PolicyConfig().model)
-        and task_name(env_id) == task_name(EnvConfig().id)
-    )
-    return EMBEDDED if is_embedded else GENERAL
+    return preset(args.preset, world)
 
 
 def _env_id(args: argparse.Namespace) -> str:
@@ -230,8 +234,10 @@ def evaluate_policy(args: argparse.Namespace) -> None:
 def _evaluated_agent(args: argparse.Namespace) -> PPOAgent:
     path = Path(args.policy)
     if not (path / "config.yaml").exists():
-        name = SOLVED if is_solved(_env_id(args)) else GENERAL
-        return build_agent(_load_config(args, name, f"policy.model={json.dumps(args.policy)}"))
+        is_solved = has_exact_solution(_env_id(args))
+        values = WORLDS[SOLVED if is_solved else "seed"]
+        model = f"policy.model={json.dumps(args.policy)}"
+        return build_agent(_load_config(args, values, model, is_solved=is_solved))
     checkpoint = RunDirectory.open(path).latest_checkpoint()
     if checkpoint is None:
         raise ConfigError(f"{path} has no checkpoint yet; continue it with --resume {path}")

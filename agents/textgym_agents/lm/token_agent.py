@@ -65,6 +65,10 @@ class LanguageModelConfig(AgentConfig):
             )
         if self.ppo.kl_penalty.beta > 0:
             raise ValueError("ppo.kl_penalty.beta must be 0: this agent keeps no reference policy")
+        if not self.ppo.has_critic:
+            raise ValueError(
+                f"ppo.estimator is {self.ppo.estimator.kind}; this agent is PPO with a critic (gae)"
+            )
         return self
 
 
@@ -165,15 +169,15 @@ class LanguageModelAgent:
         statistics = EpisodeStatistics()
         whole = part.whole(total_steps)
         reports = Reports(on_metrics, statistics, whole)
-        ppo = self._ppo
+        config = self._ppo.config
         collector = Collector(
-            [envs], ppo.engine, ppo.network, ppo.config.rollout, seed=ppo.config.seed
+            [envs], self._ppo.engine, self._ppo.network, config.rollout, seed=config.seed
         )
         while reports.num_steps < total_steps:
             index = self.state.num_updates
             rollout = collector.collect(index)
             progress = (part.before + reports.num_steps) / whole
-            metrics = ppo.update(rollout, iteration=index, progress=progress)
+            metrics = self._ppo.update(rollout, iteration=index, progress=progress)
             lengths = [sum(transcript.is_action) for transcript in rollout.transcripts]
             for transcript, length in zip(rollout.transcripts, lengths, strict=True):
                 statistics.add(sum(transcript.rewards), length, transcript.info)
