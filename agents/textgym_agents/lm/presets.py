@@ -162,12 +162,18 @@ ALGORITHMS: Mapping[str, Mapping[str, Any]] = {
 }
 """What an algorithm changes in `llm` or `arithmetic`."""
 
-SHORT: Mapping[str, Any] = {"max_length": 64, "max_new_tokens": 6}
+EMBEDDED_LENGTHS: Mapping[str, Any] = {"max_length": 64, "max_new_tokens": 6}
 EMBEDDED: Mapping[str, Mapping[str, Any]] = {
-    "bestworst16": {"rollout": SHORT},
-    "reinforce_qr": {"rollout": SHORT},
+    "grpo": {"iterations": 60},
+    "dr_grpo": {"iterations": 60},
+    "dapo": {"iterations": 60},
+    "rloo": {"iterations": 120},
+    "reinforce": {"iterations": 120},
+    "reinforce_pp": {"iterations": 60},
+    "bestworst16": {"iterations": 60, "rollout": EMBEDDED_LENGTHS},
+    "reinforce_qr": {"iterations": 240, "rollout": EMBEDDED_LENGTHS},
 }
-"""What the embedded world needs besides: its own lengths, and step sizes of a tiny model."""
+"""What the embedded world needs besides: a length of the run, and its own lengths of text."""
 
 WORLDS: Mapping[str, Mapping[str, Any]] = {"seed": SEED, "llm": LLM, "arithmetic": ARITHMETIC}
 PRESETS = (*WORLDS, *ALGORITHMS)
@@ -184,5 +190,5 @@ def preset(name: str, *, is_embedded: bool) -> Mapping[str, Any]:
         return WORLDS[name]
     over = ALGORITHMS[name]
     if is_embedded:
-        return merge(merge(ARITHMETIC, over), EMBEDDED.get(name, {}))
+        return merge(merge(ARITHMETIC, over), EMBEDDED[name])
     return merge(LLM, over)
