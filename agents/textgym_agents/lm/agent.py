@@ -181,7 +181,7 @@ class PPOAgent:
         metrics = self._prepare(samples, config)
         rate = config.optimizer.learning_rate
         rate *= 1 - progress if config.optimizer.schedule == "linear" else 1.0
-        is_warmup = iteration < config.value.warmup_iterations
+        is_warmup = config.has_critic and iteration < config.value.warmup_iterations
         set_learning_rate(self.optimizer, rate, freeze_policy=is_warmup)
         metrics |= ppo_update(
             self.network,
@@ -214,20 +214,19 @@ class PPOAgent:
         old, weights, metrics = behaviour_policy(self.network, buffer, config, self.correction)
         reference = self._reference_logprobs(batch) if penalty.beta > 0 else None
         nats = None if reference is None or old is None else old.logprobs - reference
-        in_reward, in_score = (
-            penalty.beta * nats if nats is not None and penalty.form == form else None
-            for form in ("k1_in_reward", "k1_in_score")
-        )
+        off_tokens = None if nats is None else penalty.beta * nats
         buffer.record(
             old,
-            kl_penalty=in_reward,
+            kl_penalty=off_tokens if penalty.form == "k1_in_reward" else None,
             reference_logprobs=reference if penalty.form.endswith("in_loss") else None,
             engine_weights=weights,
         )
         per_sample = None
         if compares_samples(config.estimator):
-            off_score = None if in_score is None else in_score.sum(dim=1)
-            per_sample = samples.advantages(config.estimator, self.baseline, penalty=off_score)
+            off_scores = None
+            if off_tokens is not None and penalty.form == "k1_in_score":
+                off_scores = off_tokens.sum(dim=1)
+            per_sample = samples.advantages(config.estimator, self.baseline, penalty=off_scores)
         buffer.compute_returns_and_advantages(config, per_sample)
         if nats is not None and old is not None:
             metrics |= self._kl_metrics(nats, batch.action_mask, old.entropy)

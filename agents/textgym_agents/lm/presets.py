@@ -181,12 +181,18 @@ ALGORITHMS: Mapping[str, Mapping[str, Any]] = {
 }
 """What an algorithm changes in a world."""
 
-SHORT: Mapping[str, Any] = {"max_length": 64, "max_new_tokens": 6}
+EMBEDDED_LENGTHS: Mapping[str, Any] = {"max_length": 64, "max_new_tokens": 6}
 IN_ARITHMETIC: Mapping[str, Mapping[str, Any]] = {
-    "bestworst16": {"rollout": SHORT},
-    "reinforce_qr": {"rollout": SHORT},
+    "grpo": {"iterations": 60},
+    "dr_grpo": {"iterations": 60},
+    "dapo": {"iterations": 60},
+    "rloo": {"iterations": 120},
+    "reinforce": {"iterations": 120},
+    "reinforce_pp": {"iterations": 60},
+    "bestworst16": {"iterations": 60, "rollout": EMBEDDED_LENGTHS},
+    "reinforce_qr": {"iterations": 240, "rollout": EMBEDDED_LENGTHS},
 }
-"""What an algorithm needs in the embedded world besides: the lengths there."""
+"""What the embedded world needs besides: a length of the run, and its own lengths of text."""
 
 SOLVED = "toy"
 WORLDS: Mapping[str, Mapping[str, Any]] = {
@@ -205,4 +211,4 @@ def preset(name: str, world: str = "llm") -> Mapping[str, Any]:
     if name in WORLDS:
         return WORLDS[name]
     values = merge(WORLDS[world], ALGORITHMS[name])
-    return merge(values, IN_ARITHMETIC.get(name, {})) if world == "arithmetic" else values
+    return merge(values, IN_ARITHMETIC[name]) if world == "arithmetic" else values
