@@ -23,36 +23,28 @@ Language = Literal["en", "zh"]
 
 
 class _Words(NamedTuple):
-    """What passages, questions and answers are made of.
+    """What a language brings along; the numbers are the same in all.
 
-    People differ in their last byte and things in their first one, so a model that reads bytes can
-    tell them apart by looking at one.
+    People differ in their last byte, so a model that reads bytes can tell them apart by one.
     """
 
-    people: Sequence[str]
-    things: Sequence[str]
+    people: str
     comma: str
     refusal: str
 
 
 _WORDS: dict[Language, _Words] = {
-    "en": _Words(
-        people="Ann Bob Cai Dot Eve Fay Gus Hal".split(),
-        things="corn eggs figs jam milk tea".split(),
-        comma=", ",
-        refusal="unknown",
-    ),
-    "zh": _Words(
-        people="王 李 张 刘 陈 杨 赵 黄".split(),
-        things="书 姜 梨 米 茶 鱼".split(),
-        comma="、",
-        refusal="不知道",
-    ),
+    "en": _Words("Ann Bob Cai Dot Eve Fay Gus Hal", ", ", "unknown"),
+    "zh": _Words("王 李 张 刘 陈 杨 赵 黄", "、", "不知道"),
 }
+_NUM_PEOPLE = 8
+_ROOMS = range(100, 1000)
+"""Numbers, because each of their digits has to be looked up: words would be guessed from their
+first letter, and a model learns to look things up some times more slowly from them."""
 
 
 class TinyKbqa(TinySource):
-    """Passages such as `Ann: figs`, one to a person, and a question about one or two of them."""
+    """Passages such as `Ann: 417`, a room to a person, and a question about one or two of them."""
 
     name: ClassVar[str] = "tiny_kbqa"
 
@@ -60,7 +52,7 @@ class TinyKbqa(TinySource):
     """What is asked for, as many prompts of each."""
     languages: tuple[Language, ...] = ("en", "zh")
     """The languages, as many prompts of each."""
-    num_passages: int = Field(default=3, ge=2, le=6)
+    num_passages: int = Field(default=3, ge=2, le=7)
     """Passages of a prompt."""
 
     @model_validator(mode="after")
@@ -79,24 +71,23 @@ class TinyKbqa(TinySource):
         return list(itertools.product(self.languages, self.abilities))
 
     def _radices(self, ability: Ability) -> list[int]:
-        """Return the radices of who is asked about, of the things, and of the people.
+        """Return the radices of who is asked about, of the rooms, and of the people.
 
         A question that is to be refused asks about one more person, and no one in the passages.
         """
         count, is_refusal = self.num_passages, ability == "refusal"
-        words = _WORDS["en"]  # the other languages have as many
-        things = [len(words.things) - i for i in range(count)]
-        people = [len(words.people) - i for i in range(count + is_refusal)]
-        return [1 if is_refusal else count, *things, *people]
+        rooms = [len(_ROOMS) - i for i in range(count)]
+        people = [_NUM_PEOPLE - i for i in range(count + is_refusal)]
+        return [1 if is_refusal else count, *rooms, *people]
 
     def _make(self, kind: int, number: int, name: str) -> Task:
         language, ability = self._kinds[kind]
         words, count = _WORDS[language], self.num_passages
         first, *digits = digits_of(number, self._radices(ability))
-        things = pick_distinct(words.things, digits[:count])
-        people = pick_distinct(words.people, digits[count:])
-        passages = tuple(map("{}: {}".format, people, things))
-        asked = _ASK[ability](words, people, things, first)
+        rooms = [str(room) for room in pick_distinct(_ROOMS, digits[:count])]
+        people = pick_distinct(words.people.split(), digits[count:])
+        passages = tuple(map("{}: {}".format, people, rooms))
+        asked = _ASK[ability](words, people, rooms, first)
         prompt = Prompt(
             id=name,
             messages="\n".join([*passages, asked.question]),
@@ -116,21 +107,21 @@ class _Asked(NamedTuple):
     wrong: tuple[str, ...]
 
 
-def _ask_retrieval(words: _Words, people: list[str], things: list[str], first: int) -> _Asked:
+def _ask_retrieval(words: _Words, people: list[str], rooms: list[str], first: int) -> _Asked:
     question = f"{people[first]}?"
-    right, *others = _rotated(things, first)
+    right, *others = _rotated(rooms, first)
     return _Asked(question, [right], right, (*others, words.refusal))
 
 
-def _ask_integration(words: _Words, people: list[str], things: list[str], first: int) -> _Asked:
+def _ask_integration(words: _Words, people: list[str], rooms: list[str], first: int) -> _Asked:
     question = words.comma.join(_rotated(people, first)[:2]) + "?"
-    one, two, *others = _rotated(things, first)
+    one, two, *others = _rotated(rooms, first)
     wrong = (one, two, *(words.comma.join((one, other)) for other in others), words.refusal)
     return _Asked(question, [[one], [two]], words.comma.join((one, two)), wrong)
 
 
-def _ask_refusal(words: _Words, people: list[str], things: list[str], first: int) -> _Asked:
-    return _Asked(f"{people[-1]}?", None, words.refusal, tuple(things))
+def _ask_refusal(words: _Words, people: list[str], rooms: list[str], first: int) -> _Asked:
+    return _Asked(f"{people[-1]}?", None, words.refusal, tuple(rooms))
 
 
 _ASK: dict[Ability, Callable[[_Words, list[str], list[str], int], _Asked]] = {
