@@ -190,9 +190,13 @@ IN_ARITHMETIC: Mapping[str, Mapping[str, Any]] = {
     "reinforce": {"iterations": 120},
     "reinforce_pp": {"iterations": 60},
     "bestworst16": {"iterations": 60, "rollout": EMBEDDED_LENGTHS},
-    "reinforce_qr": {"iterations": 240, "rollout": EMBEDDED_LENGTHS},
+    "reinforce_qr": {
+        "iterations": 240,
+        "rollout": EMBEDDED_LENGTHS,
+        "ppo": {"optimizer": {"learning_rate": 4e-4}},
+    },
 }
-"""What the embedded world needs besides: a length of the run, and its own lengths of text."""
+"""What the embedded world needs besides: the length of the run, of its texts, and of a step."""
 
 SOLVED = "toy"
 WORLDS: Mapping[str, Mapping[str, Any]] = {
