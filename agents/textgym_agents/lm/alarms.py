@@ -8,9 +8,14 @@ from textgym_agents.lm.engines.canary import WARN_ERROR
 
 
 class Alarms:
-    """Watches the metrics and says each alarm once."""
+    """Watches the metrics and says each alarm once.
 
-    def __init__(self) -> None:
+    Args:
+        expects_ratio_1: whether pi_old is the trainer's own, so that no ratio is due to it.
+    """
+
+    def __init__(self, *, expects_ratio_1: bool = True) -> None:
+        self._expects_ratio_1 = expects_ratio_1
         self._first_entropy: float | None = None
         self._said: set[str] = set()
 
@@ -24,7 +29,7 @@ class Alarms:
         num_failed = metrics.get("rollout/num_failed", 0.0)
         raised = {
             "ratio": (
-                metrics.get("ppo/first_ratio_error", 0.0) > 1e-3,
+                self._expects_ratio_1 and metrics.get("ppo/first_ratio_error", 0.0) > 1e-3,
                 "the probability ratio is not 1 at the first minibatch of an update: the old and "
                 "the new log-probabilities are computed differently",
             ),

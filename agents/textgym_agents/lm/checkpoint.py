@@ -13,6 +13,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
 
+from textgym_agents.core.baselines import MovingBaseline
+from textgym_agents.core.kl import EntropyFloor
 from textgym_agents.core.optimizer_state import optimizer_tensors, restore_optimizer
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.network import PolicyValueNetwork
@@ -35,6 +37,10 @@ class TrainState(BaseModel):
     """The KL penalty's current weight."""
     metrics_size: int
     """Length of metrics.jsonl in bytes."""
+    first_entropies: tuple[float, ...] = ()
+    """What the entropy floor is taken from."""
+    baselines: dict[str, float] = {}
+    """The moving baseline of REINFORCE, by domain."""
 
 
 def save_checkpoint(agent: PPOAgent, run: RunDirectory, iteration: int) -> Path:
@@ -44,7 +50,11 @@ def save_checkpoint(agent: PPOAgent, run: RunDirectory, iteration: int) -> Path:
     agent.save(folder / POLICY_FOLDER)
     save_file(optimizer_tensors(agent.optimizer), folder / OPTIMIZER_FILE)
     state = TrainState(
-        iteration=iteration, beta=agent.kl_controller.beta, metrics_size=run.metrics_size()
+        iteration=iteration,
+        beta=agent.kl_controller.beta,
+        metrics_size=run.metrics_size(),
+        first_entropies=tuple(agent.entropy_floor.first),
+        baselines=agent.baseline.means,
     )
     (folder / STATE_FILE).write_text(json.dumps(state.model_dump()))
     return run.commit_checkpoint(folder, iteration, keep=agent.config.keep_checkpoints)
@@ -68,6 +78,8 @@ def load_checkpoint(agent: PPOAgent, run: RunDirectory, folder: Path) -> TrainSt
     state = TrainState.model_validate_json((folder / STATE_FILE).read_text())
     restore_optimizer(agent.optimizer, load_file(folder / OPTIMIZER_FILE))
     agent.kl_controller.beta = state.beta
+    agent.entropy_floor = EntropyFloor(list(state.first_entropies))
+    agent.baseline = MovingBaseline(state.baselines)
     if (run.path / REFERENCE_FOLDER).exists():
         reference = PolicyValueNetwork.load(run.path / REFERENCE_FOLDER)
         reference.temperature = agent.network.temperature

@@ -38,7 +38,7 @@ def collect_parts(
     network: PolicyValueNetwork,
     config: RolloutConfig,
     *,
-    seeds: Sequence[int],
+    seeds: Sequence[int | list[int]],
     generator: torch.Generator,
     clock: Clock,
 ) -> Rollout:
@@ -49,7 +49,7 @@ def collect_parts(
         engine: samples the completions, in the calling thread.
         network: its tokenizer encodes observations and decodes completions.
         config: limits of length, and the temperature.
-        seeds: of the environments of each part.
+        seeds: of the environments of each part; a list has one for each that plays.
         generator: of the sampling.
         clock: is told what took how long.
     """

@@ -16,11 +16,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import gymnasium
+import numpy as np
 import torch
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from textgym.errors import ConfigError
+from textgym.errors import ConfigError, TextGymError
 from textgym.prompt import Prompt
 from textgym.sample import Completion
 from textgym_agents.core.buffer import Episode
@@ -32,7 +33,7 @@ from textgym_agents.lm.step_rewards import add_rewards, place_steps
 
 INFO_KEYS = (
     "prompt_id", "finish_reason", "is_success", "score", "reward_parts", "status", "label",
-    "reason", "extracted", "verifier_error", "reward_steps",
+    "reason", "extracted", "verifier_error", "reward_steps", "answer",
 )  # fmt: skip
 
 
@@ -88,6 +89,14 @@ class Transcript:
     truncated: bool = False
     failure: str | None = None
     """Why the episode cannot be trained on, the kind of a failed score for one; None if it can."""
+    group: int | None = None
+    """Number of the prompt within the rollout, where several samples of it are compared."""
+    is_dropped: bool = False
+    """Nobody learns from its group, whose scores are all equal."""
+    is_selected: bool = True
+    """Whether the policy learns from it; if not, it may count in the statistics of its group."""
+    length_penalty: float = 0.0
+    """What its length takes off the score, 0 or less."""
     policy_version: int | None = None
     """Updates that the policy had seen that sampled it; None before the first token."""
 
@@ -99,8 +108,35 @@ class Transcript:
         """Whether the policy is to act."""
         return not (self.terminated or self.truncated or self.failure)
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether a limit ended the episode and not the policy or the task."""
+        return self.truncated or self.finish_reason == "length"
+
+    @property
+    def score(self) -> float:
+        """What the rewards gave in all; nan where they could not judge."""
+        return math.nan if self.failure is not None else sum(self.rewards)
+
+    @property
+    def domain(self) -> str:
+        """What the prompt is of, for statistics by domain: its task, or its reward's name."""
+        if self.task is None:
+            return ""
+        return str(self.task.metadata.get("task") or self.task.reward or "")
+
     def add_generation(self, generation: Generation) -> None:
-        """Append the tokens of one turn."""
+        """Append the tokens of one turn.
+
+        Raises:
+            TextGymError: the engine did not say the log-probability of each token; 0 would pass for
+                certainty.
+        """
+        if len(generation.logprobs) != len(generation.token_ids):
+            raise TextGymError(
+                f"the engine returned {len(generation.token_ids)} tokens, but log-probabilities "
+                f"of {len(generation.logprobs)}; it must return one for each"
+            )
         self.ids.extend(generation.token_ids)
         self._append(generation.token_ids, is_action=True)
         self.logprobs[len(self.logprobs) - len(generation.logprobs) :] = generation.logprobs
@@ -118,15 +154,26 @@ class Transcript:
         self.logprobs.extend([0.0] * len(ids))
         self.rewards.extend([0.0] * len(ids))
 
-    def episode(self) -> Episode:
-        """Return the episode as tensors."""
+    def episode(self, *, terminal_reward: float | None = None) -> Episode:
+        """Return the episode as tensors.
+
+        Args:
+            terminal_reward: in place of all rewards, on the last action.
+        """
+        rewards, mask = torch.tensor(self.rewards), torch.tensor(self.is_action)
+        if terminal_reward is not None:
+            rewards = torch.zeros_like(rewards)
+        last = terminal_reward if terminal_reward is not None else self.length_penalty
+        if last:
+            rewards[mask.nonzero()[-1]] += last
         return Episode(
             input_ids=torch.tensor(self.ids),
-            action_mask=torch.tensor(self.is_action),
-            rewards=torch.tensor(self.rewards),
+            action_mask=mask,
+            rewards=rewards,
             terminated=self.terminated,
             truncated=self.truncated,
             engine_logprobs=torch.tensor(self.logprobs),
+            teaches_policy=self.is_selected,
         )
 
     def record(self) -> dict[str, Any]:
@@ -139,11 +186,19 @@ class Transcript:
             "reward": total,
             "num_tokens": sum(self.is_action),
             "failure": self.failure,
+            **self._group_record(),
             "policy_version": self.policy_version,
             **self.info,
             **({"reward_steps": self.steps} if self.steps else {}),
             **self._task_record(),
         }
+
+    def _group_record(self) -> dict[str, Any]:
+        shaped = {"length_penalty": self.length_penalty} if self.length_penalty else {}
+        if self.group is None:
+            return shaped
+        is_selected = self.is_selected and not self.is_dropped and self.failure is None
+        return {"group": self.group, "is_selected": is_selected, **shaped}
 
     def _task_record(self) -> dict[str, Any]:
         if self.task is None:
@@ -156,6 +211,9 @@ class Rollout(NamedTuple):
     """What one pass through the environments gave."""
 
     transcripts: list[Transcript]
+    """The samples of a prompt one after another; those of dropped groups are among them."""
+    group_size: int = 1
+    """Samples of each prompt."""
 
     def scored(self) -> list[Transcript]:
         """Return the episodes that have a reward."""
@@ -166,7 +224,7 @@ class Rollout(NamedTuple):
         scored = self.scored()
         rewards = torch.tensor([sum(t.rewards) for t in scored], dtype=torch.float64)
         lengths = torch.tensor([sum(t.is_action) for t in scored], dtype=torch.float64)
-        cut = [t.truncated or t.finish_reason == "length" for t in scored]
+        cut = [t.is_cut for t in scored]
         failures = Counter(t.failure for t in self.transcripts if t.failure is not None)
         n = max(len(scored), 1)
         return {
@@ -218,17 +276,17 @@ class Episodes:
         self.transcripts: list[Transcript] = []
         self._live: list[int] = []
 
-    def reset(self, seed: int, options: dict[str, Any] | None = None) -> Reset:
-        """Reset the sub-environments; the seed fixes the prompts."""
+    def reset(self, seed: int | list[int], options: dict[str, Any] | None = None) -> Reset:
+        """Reset the sub-environments; a list of seeds plays as many of the first ones."""
         with self.clock.phase("environment"):
-            observations, infos = self.envs.reset(seed=seed, options=options)
-        return Reset(observations, infos)
+            return Reset(*_reset(self.envs, seed, options))
 
     def begin(self, reset: Reset) -> None:
         """Begin a transcript for each prompt."""
         observations, infos = reset
         encoded = encode(self.network, observations)
-        tasks = getattr(self.envs.unwrapped, "current_prompts", [None] * len(encoded))
+        num_rows = self.envs.num_envs
+        tasks = getattr(self.envs.unwrapped, "current_prompts", [None] * num_rows)[: len(encoded)]
         self.transcripts = [
             Transcript(prompt, ids, _row(infos, i), task)
             for i, (prompt, ids, task) in enumerate(zip(observations, encoded, tasks, strict=True))
@@ -249,7 +307,7 @@ class Episodes:
                 temperature=temperature,
                 generator=generator,
             )
-        actions: list[str] = [""] * len(self.transcripts)
+        actions: list[str] = [""] * self.envs.num_envs
         for i, generation in zip(self._live, generations, strict=True):
             actions[i] = _act(self.transcripts[i], generation, self.network)
         return actions
@@ -289,20 +347,21 @@ def collect(
     network: PolicyValueNetwork,
     config: RolloutConfig,
     *,
-    seed: int,
+    seed: int | list[int],
     generator: torch.Generator,
     temperature: float | None = None,
     options: dict[str, Any] | None = None,
     clock: Clock | None = None,
 ) -> Rollout:
-    """Run one episode in every sub-environment.
+    """Run one episode in every sub-environment, or in as many of the first ones as have a seed.
 
     Args:
         envs: text-mode vector environment with autoreset disabled.
         engine: samples the completions.
         network: its tokenizer encodes observations and decodes completions.
         config: limits of length, and the temperature.
-        seed: of the environments; it fixes the prompts.
+        seed: of the environments; it fixes the prompts. Row i is reset with `seed + i`, or with its
+            entry of a list: rows of one seed have one prompt, rendered alike.
         generator: of the sampling.
         temperature: 0 for greedy evaluation; None takes the configuration's.
         options: handed to `reset`.
@@ -322,6 +381,23 @@ def drop_stale(transcripts: Sequence[Transcript], policy_version: int) -> None:
     for transcript in transcripts:
         if transcript.policy_version not in (None, policy_version) and not transcript.failure:
             transcript.failure = "stale_policy"
+
+
+def _reset(
+    envs: VectorEnv[Any, Any, Any], seed: int | list[int], options: dict[str, Any] | None
+) -> tuple[Sequence[str], dict[str, Any]]:
+    """Reset the rows that are to play and return their observations.
+
+    The other rows stay as they ended, where the environment lets them.
+    """
+    seeds: Any = seed  # Gymnasium's type is narrower than what its environments take
+    num_played = envs.num_envs if isinstance(seed, int) else len(seed)
+    if num_played < envs.num_envs:
+        seeds = [*seeds, *[None] * (envs.num_envs - num_played)]
+        if not isinstance(envs.unwrapped, SyncVectorEnv):  # of which an ended row cannot idle
+            options = {**(options or {}), "reset_mask": np.arange(envs.num_envs) < num_played}
+    observations, infos = envs.reset(seed=seeds, options=options)
+    return observations[:num_played], infos
 
 
 def encode(network: PolicyValueNetwork, texts: Sequence[str]) -> list[list[int]]:

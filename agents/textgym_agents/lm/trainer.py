@@ -18,16 +18,17 @@ import torch
 from textgym.config import dump_config
 from textgym.errors import ConfigError
 from textgym.seeding import Purpose, derive_seed
+from textgym_agents.core.correction import Bypass
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.alarms import Alarms
 from textgym_agents.lm.checkpoint import POLICY_FOLDER, load_checkpoint, save_checkpoint
 from textgym_agents.lm.clock import Clock
 from textgym_agents.lm.cold_start import ColdStart, make_demonstrator
+from textgym_agents.lm.collection import Collector, group_metrics
 from textgym_agents.lm.config import FullMode, TrainConfig
 from textgym_agents.lm.engines.build import build_engine
 from textgym_agents.lm.evaluation import EvaluationResult, evaluate, make_held_out
 from textgym_agents.lm.network import PolicyValueNetwork
-from textgym_agents.lm.overlap import collect_parts
 from textgym_agents.lm.rollout import Rollout, make_envs
 from textgym_agents.run.directory import RunDirectory
 from textgym_agents.run.environment import describe_environment
@@ -117,20 +118,28 @@ class Trainer:
         rollout = self.config.rollout
         self._open = ExitStack()
         self._open.callback(agent.engine.close)
-        num_envs = min(rollout.num_envs, rollout.num_episodes)
-        self.envs = make_envs(self.config.env, num_envs)
-        num_parts = rollout.num_episodes // num_envs
+        self.envs = make_envs(self.config.env, rollout.num_rows)
+        num_parts = rollout.num_episodes // rollout.num_rows
         self.env_sets = [self.envs] + [
-            make_envs(self.config.env, num_envs)
+            make_envs(self.config.env, rollout.num_rows)
             for _ in range(min(rollout.parts_in_flight, num_parts) - 1)
         ]
         for envs in self.env_sets:
             self._open.callback(envs.close)
         self.held_out = make_held_out(agent)
         self._open.callback(self.held_out.envs.close)
-        self.alarms = Alarms()
+        self.alarms = Alarms(expects_ratio_1=not isinstance(agent.correction, Bypass))
         self.clock = Clock()
+        self.collector = Collector(
+            self.env_sets,
+            agent.engine,
+            agent.network,
+            rollout,
+            seed=self.config.seed,
+            clock=self.clock,
+        )
         self.num_iterations = self._count_iterations()
+        agent.plan(self.num_iterations * rollout.num_episodes)
 
     def _count_iterations(self) -> int:
         if self.config.iterations is not None:
@@ -141,7 +150,9 @@ class Trainer:
                 f"iterations: {self.config.env.id} does not say how many prompts it has, so the "
                 "length of the run cannot be counted in epochs; set iterations"
             )
-        return math.ceil(self.config.epochs * num_prompts / self.config.rollout.num_episodes)
+        rollout = self.config.rollout
+        num_samples = num_prompts * rollout.samples_per_prompt
+        return math.ceil(self.config.epochs * num_samples / rollout.num_episodes)
 
     def close(self) -> None:
         """Release the environments and the log."""
@@ -212,9 +223,9 @@ class Trainer:
     def _iterate(self, iteration: int) -> None:
         started = time.perf_counter()
         self.clock.take()
-        rollout = self._collect(iteration)
+        rollout = self.collector.collect(iteration)
         collected = time.perf_counter()
-        metrics = rollout.metrics()
+        metrics = rollout.metrics() | group_metrics(rollout)
         metrics |= self.agent.update(
             rollout, iteration=iteration, progress=iteration / self.num_iterations
         )
@@ -223,6 +234,8 @@ class Trainer:
         times = {
             "time/rollout_seconds": collected - started,
             "time/update_seconds": updated - collected,
+            "time/rollout_tokens_per_second": num_tokens / (collected - started),
+            "time/update_tokens_per_second": num_tokens / (updated - collected),
             "time/tokens_per_second": num_tokens / (updated - started),
             **self._phase_times(updated - started),
         }
@@ -231,22 +244,6 @@ class Trainer:
         self.progress.advance(metrics, times["time/tokens_per_second"])
         for alarm in self.alarms.check(metrics):
             self.progress.note(f"warning: iteration {iteration + 1}: {alarm}")
-
-    def _collect(self, iteration: int) -> Rollout:
-        seed, device = self.config.seed, self.agent.network.device
-        generator = torch.Generator(device).manual_seed(
-            derive_seed(seed, Purpose.SAMPLING, iteration)
-        )
-        num_parts = self.config.rollout.num_episodes // self.envs.num_envs
-        return collect_parts(
-            self.env_sets,
-            self.agent.engine,
-            self.agent.network,
-            self.config.rollout,
-            seeds=[derive_seed(seed, Purpose.ROLLOUT_ENV, iteration, i) for i in range(num_parts)],
-            generator=generator,
-            clock=self.clock,
-        )
 
     def _phase_times(self, seconds: float) -> dict[str, float]:
         """Return the seconds of each phase of an iteration, and how long the engine had nothing."""

@@ -53,6 +53,14 @@ MISTAKES = {
         ["--preset", "seed", "--set", "ppo.batch_size=8"],
         ["ppo.batch_size (8) is larger than rollout.num_episodes (4)"],
     ),
+    "a group of one": (
+        ["--preset", "grpo", "--set", "rollout.samples_per_prompt=1"],
+        ["ppo.estimator is grpo", "rollout.samples_per_prompt is 1; set it to 2 or more"],
+    ),
+    "a group with a discount": (
+        ["--preset", "rloo", "--set", "ppo.gamma=0.99"],
+        ["gamma is 0.99", "set gamma to 1 or take gae"],
+    ),
     "environments that do not divide the rollout": (
         ["--preset", "seed", "--set", "rollout.num_envs=3"],
         ["num_episodes (4) must be a multiple of num_envs (3)"],
@@ -64,7 +72,7 @@ MISTAKES = {
         ["--preset", "sead"], ["no preset named 'sead'. Did you mean 'seed'?", "arithmetic"],
     ),
     "an unknown mode": (
-        ["--set", "policy.mode.kind=qlora"], ["policy.mode", "'full'", "'lora'", "'last_k'"],
+        ["--set", "policy.mode.kind=lora2"], ["policy.mode", "'full'", "'lora'", "'last_k'"],
     ),
     "a missing file": (["missing.yaml"], ["missing.yaml: cannot be read"]),
     "a folder as the configuration": (["folder"], ["folder: cannot be read: Is a directory"]),
@@ -158,6 +166,21 @@ def test_an_engine_that_is_not_installed_is_one_clear_error(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("preset", ["grpo", "bestworst16"])
+def test_presets_of_algorithms_run_in_the_embedded_world(
+    preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("textgym_agents.lm.trainer.plot_run", lambda run: None)
+    small = [
+        "--set", "rollout.num_episodes=32", "--set", "rollout.num_envs=32",
+        "--set", "ppo.batch_size=16", "--set", "cold_start.steps=1",
+    ]  # fmt: skip
+    assert main(["train", "--preset", preset, "--run", "run", *QUICK[:2], *QUICK[-2:], *small]) == 0
+    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    (row,) = [row for row in rows if row["phase"] == "ppo"]
+    assert row["groups/num_drawn"] == 32 / 8 if preset == "grpo" else row["groups/num_drawn"] > 1
+
+
 def test_a_gpu_that_is_not_there_is_one_clear_error(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["train"], ["evaluate", "tiny"]):
         said = error_of(capsys, *arguments, "--device", "cuda")
