@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -59,6 +60,7 @@ class VllmEngine:
         self._adapter: Any = None
         self._num_adapters = 0
         self._is_synced = False
+        self._is_proven = False
 
     def check(self) -> None:
         """Raise unless vLLM can run the policy here; nothing is started.
@@ -70,20 +72,18 @@ class VllmEngine:
         check_process()
         with contained():
             from vllm.platforms import current_platform
-            from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
             if not current_platform.is_cpu():
                 return
-            size, known = (
-                model_files.head_size(self.network),
-                CPUAttentionBackend.get_supported_head_sizes(),
+            from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+            known = CPUAttentionBackend.get_supported_head_sizes()
+        size = model_files.head_size(self.network)
+        if size not in known:
+            raise ConfigError(
+                f"engine.kind 'vllm': on a CPU vLLM has attention heads of {known} numbers, and "
+                f"this model's have {size}; take policy.model=small or the transformers engine"
             )
-            if size not in known:
-                raise ConfigError(
-                    f"engine.kind 'vllm': on a CPU vLLM has attention heads of {known} numbers, "
-                    f"and this model's have {size}; take policy.model=small or the transformers "
-                    "engine"
-                )
 
     def sync(self, policy_version: int) -> dict[str, float]:
         """Give vLLM the trainer's weights, and prove that they arrived.
@@ -95,18 +95,17 @@ class VllmEngine:
         self._is_synced = False
         check_finite(self.network)
         with contained():
-            is_new = self._llm is None
-            if is_new:
+            if self._llm is None:
                 self._start()
-            if is_new or not self._sends_adapter:
+            if not (self._is_proven and self._sends_adapter):
                 self._send_weights()
             if self._sends_adapter:
                 self._send_adapter()
             self._llm.reset_prefix_cache()
             error = self.canary.check(self._score, NAME)
-            if is_new:
+            if not self._is_proven:
                 self.canary.check_sampler(self._sample_alike, NAME)
-        self.policy_version, self._is_synced = policy_version, True
+        self.policy_version, self._is_synced, self._is_proven = policy_version, True, True
         return {
             "engine/policy_version": float(policy_version),
             "engine/canary_error": error,
@@ -135,7 +134,7 @@ class VllmEngine:
         with contained():
             self._llm.llm_engine.engine_core.shutdown()
         self._llm = self._adapter = None
-        self._is_synced = False
+        self._is_synced = self._is_proven = False
         gc.collect()  # the weights are in cycles
         self._folder.cleanup()
 
@@ -217,7 +216,11 @@ class VllmEngine:
         from textgym_agents.lm.engines.vllm_worker import load_weights
 
         weights = weights_of(self.network, with_adapter=not self._sends_adapter)
-        self._llm.collective_rpc(load_weights, args=(weights,))
+        try:
+            self._llm.collective_rpc(load_weights, args=(weights,))
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            raise EngineError(f"vLLM did not take the weights: {what}") from error
 
     def _send_adapter(self) -> None:
         """Load the adapter under a name of its own: one that has a used name would stay stale."""
@@ -229,6 +232,7 @@ class VllmEngine:
         request = LoRARequest(folder.name, self._num_adapters, str(folder))
         if self._adapter is not None:
             self._llm.llm_engine.remove_lora(self._adapter.lora_int_id)
+            shutil.rmtree(self._adapter.lora_path)
         if not self._llm.llm_engine.add_lora(request):
             raise EngineError("vLLM did not take the adapter")
         self._adapter = request
