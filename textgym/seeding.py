@@ -32,6 +32,7 @@ class Purpose(IntEnum):
     TEMPLATE = 8
     SPLIT = 9
     PROMPTS = 10
+    SEGMENT = 11
     TIES = 12
 
 

@@ -72,7 +72,7 @@ def _names_agent(args: argparse.Namespace) -> bool:
         )
     if args.model is not None and args.agent != LANGUAGE_MODEL_AGENT:
         raise ConfigError(
-            f"--model: the agent '{args.agent}' has no language model; 'ppo' can train one"
+            f"--model: the agent '{args.agent}' takes none; the agent 'ppo' can train one"
         )
     return args.model is None
 

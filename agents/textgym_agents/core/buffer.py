@@ -88,6 +88,8 @@ class Batch:
     """log pi_ref, where the loss holds a KL term."""
     engine_weights: Tensor | None = None
     """Weights of the policy's loss, where the engine's samples are corrected for."""
+    cut_states: Tensor | None = None
+    """(B, T, d): what the frozen layers of a policy make of each sequence, where they are kept."""
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         for field in fields(self):
@@ -100,6 +102,16 @@ class Batch:
         chosen = {name: x[index] for name, x in self._tensors()}
         return replace(self, **{k: x[:, :length] if x.dim() > 1 else x for k, x in chosen.items()})
 
+    def lengths_to_read(self) -> Tensor:
+        """Return (B,): how many tokens of each sequence its scores depend on, at least one.
+
+        Nothing asks what follows the last action, but for episodes that were cut.
+        """
+        columns = torch.arange(self.input_ids.shape[1], device=self.input_ids.device)
+        last_action = torch.where(self.action_mask, columns, 0).amax(dim=1)
+        lengths = torch.where(self.is_truncated, self.attention_mask.sum(dim=1), last_action)
+        return lengths.clamp(min=1)
+
     def whitened(self) -> Batch:
         """Return the batch with advantages whitened over its own actions."""
         mask = self.action_mask if self.policy_mask is None else self.policy_mask
@@ -111,17 +123,24 @@ class Batch:
 
     def micro_batches(self, max_tokens: int | None) -> Iterator[Batch]:
         """Split into batches of at most `max_tokens` padded tokens, similar lengths together."""
+        parts = self.rows_within(max_tokens)
+        if len(parts) == 1:
+            yield self
+        else:
+            yield from map(self.rows, parts)
+
+    def rows_within(self, max_tokens: int | None) -> list[Tensor]:
+        """Return the rows of each micro-batch; a sequence that is too long has one of its own."""
         lengths = self.attention_mask.sum(dim=1)
         if max_tokens is None or int(lengths.max()) * len(lengths) <= max_tokens:
-            yield self
-            return
+            return [torch.arange(len(lengths), device=lengths.device)]
         order = torch.argsort(lengths, descending=True, stable=True)
-        start = 0
+        parts, start = [], 0
         while start < len(order):
-            longest = int(lengths[order[start]])
-            stop = start + max(1, max_tokens // longest)
-            yield self.rows(order[start:stop])
+            stop = start + max(1, max_tokens // int(lengths[order[start]]))
+            parts.append(order[start:stop])
             start = stop
+        return parts
 
 
 class MemoryBuffer:
@@ -149,6 +168,10 @@ class MemoryBuffer:
         if self._batch is None:
             self._batch = collate(self.episodes)
         return self._batch
+
+    def keep_cut_states(self, states: Tensor) -> None:
+        """Store what the frozen layers make of `batch` (B, T, d); the policy goes on from there."""
+        self._batch = replace(self.batch, cut_states=states)
 
     def record(
         self,

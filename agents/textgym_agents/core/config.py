@@ -103,6 +103,8 @@ class KLPenaltyConfig(Config):
 class OptimizerConfig(Config):
     """AdamW without weight decay, betas (0.9, 0.999)."""
 
+    kind: Literal["adamw", "adamw_8bit"] = "adamw"
+    """`adamw_8bit` keeps its state in 8 bits (arXiv:2110.02861): a language model on a GPU only."""
     learning_rate: PositiveFloat = 1e-5
     """Step size."""
     schedule: Literal["constant", "linear"] = "constant"

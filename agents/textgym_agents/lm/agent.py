@@ -23,10 +23,12 @@ from textgym_agents.core.update import explained_variance, ppo_update
 from textgym_agents.lm.behaviour import behaviour_policy
 from textgym_agents.lm.config import TrainConfig
 from textgym_agents.lm.engine import GenerationEngine, TransformersEngine
+from textgym_agents.lm.engines.errors import EngineError
 from textgym_agents.lm.kv_cache import make_cache
-from textgym_agents.lm.measure import evaluate_in_parts
+from textgym_agents.lm.measure import evaluate_in_parts, states_in_parts
 from textgym_agents.lm.network import ActionAndValue, PolicyValueNetwork, sample_ids
 from textgym_agents.lm.optimizer import make_optimizer, set_learning_rate
+from textgym_agents.lm.reference import RemoteReference
 from textgym_agents.lm.rollout import Rollout, completion_text, encode
 from textgym_agents.lm.samples import Samples, gather_samples
 
@@ -61,6 +63,7 @@ class PPOAgent:
         self.entropy_floor = EntropyFloor()
         self.baseline = MovingBaseline()
         self.reference: PolicyValueNetwork | None = None
+        self._remote_reference = self._make_remote_reference()
         self._cached_ids: list[int] = []
         self._cache: Any = None
 
@@ -79,6 +82,8 @@ class PPOAgent:
             temperature=rollout.temperature if generator is not None else 0.0,
             generator=generator or torch.Generator(self.network.device),
         )[0]
+        if generation.failure is not None:
+            raise EngineError(generation.failure)
         text = completion_text(self.network, generation)
         return Completion(
             text, token_ids=generation.token_ids, finish_reason=generation.finish_reason
@@ -107,12 +112,14 @@ class PPOAgent:
             action, scores.logprobs, scores.entropy, self.network.values_of(hidden)
         )
 
-    def _make_optimizer(self) -> torch.optim.AdamW:
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        config = self.config.ppo.optimizer
         return make_optimizer(
             self.network,
-            learning_rate=self.config.ppo.optimizer.learning_rate,
-            eps=self.config.ppo.optimizer.eps,
+            learning_rate=config.learning_rate,
+            eps=config.eps,
             value_lr_mult=self.config.ppo.value.lr_mult,
+            kind=config.kind,
         )
 
     @property
@@ -137,8 +144,18 @@ class PPOAgent:
 
     def start_reference(self) -> None:
         """Freeze the current policy as the reference, if the configuration penalises KL to it."""
-        needs_copy = self.config.ppo.kl_penalty.beta > 0 and self.network.peft is None
+        is_elsewhere = self.network.peft is not None or self._remote_reference is not None
+        needs_copy = self.config.ppo.kl_penalty.beta > 0 and not is_elsewhere
         self.reference = self.network.frozen_copy() if needs_copy else None
+
+    def _make_remote_reference(self) -> RemoteReference | None:
+        if self.config.reference.url is None:
+            return None
+        return RemoteReference(
+            self.config.reference,
+            illegal=self.network.illegal,
+            temperature=self.network.temperature,
+        )
 
     def update(
         self,
@@ -159,7 +176,7 @@ class PPOAgent:
         self._cached_ids = []
         samples = gather_samples(rollout, self.config.ppo)
         if not len(samples.buffer):
-            return {"ppo/skipped_updates": 1.0}
+            return {"ppo/skipped_updates": 1.0, **self.engine.sync(iteration + 1)}
         config = self._current_config()
         metrics = self._prepare(samples, config)
         rate = config.optimizer.learning_rate
@@ -178,8 +195,7 @@ class PPOAgent:
             device=self.network.device,
             on_step=on_step,
         )
-        self.engine.sync()
-        return {**metrics, "ppo/learning_rate": rate}
+        return {**metrics, "ppo/learning_rate": rate, **self.engine.sync(iteration + 1)}
 
     def _current_config(self) -> PPOConfig:
         """Return the constants of the next update, with the KL penalty as it stands."""
@@ -190,7 +206,11 @@ class PPOAgent:
     @torch.no_grad()
     def _prepare(self, samples: Samples, config: PPOConfig) -> dict[str, float]:
         """Score the rollout under theta_old and the reference; fill in advantages and returns."""
-        buffer, batch, penalty = samples.buffer, samples.buffer.batch, config.kl_penalty
+        buffer, penalty = samples.buffer, config.kl_penalty
+        if self.network.num_top:
+            states = states_in_parts(self.network, buffer.batch, config.micro_batch_tokens)
+            buffer.keep_cut_states(states)
+        batch = buffer.batch
         old, weights, metrics = behaviour_policy(self.network, buffer, config, self.correction)
         reference = self._reference_logprobs(batch) if penalty.beta > 0 else None
         nats = None if reference is None or old is None else old.logprobs - reference
@@ -213,6 +233,8 @@ class PPOAgent:
         return metrics | (value_metrics(buffer.batch) if config.has_critic else {})
 
     def _reference_logprobs(self, batch: Batch) -> Tensor:
+        if self._remote_reference is not None:
+            return self._remote_reference.logprobs(batch)
         limit = self.config.ppo.micro_batch_tokens
         if self.reference is not None:
             return evaluate_in_parts(self.reference, batch, limit).logprobs

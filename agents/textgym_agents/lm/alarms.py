@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from textgym_agents.lm.engines.canary import WARN_ERROR
+
 
 class Alarms:
     """Watches the metrics and says each alarm once.
@@ -45,6 +47,17 @@ class Alarms:
                 metrics.get("engine/effective_share", 1.0) < 0.5,
                 "the engine samples from another distribution than the trainer evaluates "
                 "(effective sample share below 0.5)",
+            ),
+            "canary": (
+                metrics.get("engine/canary_error", 0.0) > WARN_ERROR,
+                "the engine's log-probabilities of fixed text differ by "
+                f"{metrics.get('engine/canary_error', 0.0):.3g} nats per token from the trainer's; "
+                "rounding costs less: look at engine.dtype and policy.precision",
+            ),
+            "server": (
+                metrics.get("engine/num_servers_lost", 0.0) > 0,
+                f"{metrics.get('engine/num_servers_lost', 0.0):.0f} of the vLLM servers "
+                "(engine.urls) do not answer; the others do their work",
             ),
             "kl": (
                 metrics.get("kl/reference_nats_per_token", 0.0) > 0.5,

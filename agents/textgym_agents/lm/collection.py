@@ -22,10 +22,12 @@ from textgym.seeding import Purpose, derive_seed
 from textgym_agents.core.groups import group_stats, select_best_worst
 from textgym_agents.core.masked import MIN_STD
 from textgym_agents.core.overlong import overlong_penalty
+from textgym_agents.lm.clock import Clock
 from textgym_agents.lm.config import RolloutConfig
 from textgym_agents.lm.engine import GenerationEngine
 from textgym_agents.lm.network import PolicyValueNetwork
-from textgym_agents.lm.rollout import Rollout, Transcript, collect
+from textgym_agents.lm.overlap import collect_parts
+from textgym_agents.lm.rollout import Rollout, Transcript
 
 BUFFER_SHARE = 0.2  # 4,096 of 20,480 tokens in the paper
 
@@ -34,27 +36,31 @@ class Collector:
     """Plays the episodes of one iteration after another.
 
     Args:
-        envs: text-mode vector environment with autoreset disabled, `config.num_rows` wide.
+        envs: equal text-mode vector environments with autoreset disabled, `config.num_rows` wide;
+            as many parts of a rollout are in flight.
         engine: samples the completions.
         network: its tokenizer encodes observations and decodes completions.
         config: how many episodes, in which groups.
         seed: of the run.
+        clock: is told what took how long.
     """
 
     def __init__(
         self,
-        envs: VectorEnv[Any, Any, Any],
+        envs: Sequence[VectorEnv[Any, Any, Any]],
         engine: GenerationEngine,
         network: PolicyValueNetwork,
         config: RolloutConfig,
         *,
         seed: int,
+        clock: Clock | None = None,
     ) -> None:
         self.envs = envs
         self.engine = engine
         self.network = network
         self.config = config
         self.seed = seed
+        self.clock = clock or Clock()
 
     def collect(self, iteration: int) -> Rollout:
         """Return the rollout of an iteration; groups of equal scores are replaced if asked."""
@@ -81,23 +87,22 @@ class Collector:
     ) -> list[Transcript]:
         """Play groups of prompts that are new, as many at a time as there are rows."""
         size = self.config.samples_per_prompt
-        at_once = self.envs.num_envs // size
-        transcripts: list[Transcript] = []
+        at_once = self.config.num_rows // size
+        seeds: list[int | list[int]] = []
         for part, start in enumerate(range(0, num_groups, at_once)):
             index = (iteration, part) if draw == 0 else (iteration, part, draw)
             seed = derive_seed(self.seed, Purpose.ROLLOUT_ENV, *index)
-            rollout = collect(
-                self.envs,
-                self.engine,
-                self.network,
-                self.config,
-                seed=seed
-                if size == 1
-                else group_seeds(seed, min(at_once, num_groups - start), size),
-                generator=generator,
-            )
-            transcripts += rollout.transcripts
-        return transcripts
+            num_rows = min(at_once, num_groups - start)
+            seeds.append(seed if size == 1 else group_seeds(seed, num_rows, size))
+        return collect_parts(
+            self.envs,
+            self.engine,
+            self.network,
+            self.config,
+            seeds=seeds,
+            generator=generator,
+            clock=self.clock,
+        ).transcripts
 
 
 def group_seeds(seed: int, num_groups: int, size: int) -> list[int]:

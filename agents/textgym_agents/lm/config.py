@@ -14,8 +14,10 @@ from pydantic import (
     model_validator,
 )
 
+from textgym.http_calls import BaseUrl, Retry
 from textgym_agents.core.config import Config, PPOConfig
 from textgym_agents.core.estimators import GaeEstimator, GroupEstimator
+from textgym_agents.lm.engines.config import EngineConfig, TransformersEngineConfig
 
 
 class FullMode(Config):
@@ -24,32 +26,60 @@ class FullMode(Config):
     kind: Literal["full"] = "full"
 
 
-class LoraMode(Config):
+class AdapterMode(Config):
     """Train a low-rank adapter on every linear layer of attention and MLP (arXiv:2106.09685)."""
 
-    kind: Literal["lora"] = "lora"
     rank: PositiveInt = 16
     """Rank of the adapter."""
     alpha: PositiveInt = 32
     """Scale of the adapter; it acts as alpha / rank."""
 
 
+class LoraMode(AdapterMode):
+    """An adapter on the model as it is."""
+
+    kind: Literal["lora"] = "lora"
+
+
+class QloraMode(AdapterMode):
+    """An adapter on a base whose linear layers are in 4 bits (arXiv:2305.14314); GPU only."""
+
+    kind: Literal["qlora"] = "qlora"
+
+
 class LastLayersMode(Config):
-    """Train the top layers and the final norm."""
+    """Train the top layers and the final norm; 4 layers if neither field says how many."""
 
     kind: Literal["last_k"] = "last_k"
-    k: PositiveInt = 4
+    k: PositiveInt | None = None
     """How many layers, counted from the top."""
+    share: float | None = Field(default=None, gt=0, le=1)
+    """The same as a share of all layers, rounded, at least one: 0.1 is the last 10 %."""
+
+    @model_validator(mode="after")
+    def _check_one(self) -> LastLayersMode:
+        if self.k is not None and self.share is not None:
+            raise ValueError(
+                f"k ({self.k}) and share ({self.share}) both say how many layers; give one"
+            )
+        return self
+
+    def count(self, num_layers: int) -> int:
+        """Return how many layers of a model learn."""
+        if self.share is not None:
+            return max(1, round(self.share * num_layers))
+        return self.k or 4
 
 
-TrainMode = Annotated[FullMode | LoraMode | LastLayersMode, Field(discriminator="kind")]
+TrainMode = Annotated[FullMode | LoraMode | QloraMode | LastLayersMode, Field(discriminator="kind")]
 
 
 class PolicyConfig(Config):
     """The policy/value network."""
 
     model: str = "tiny"
-    """`tiny`, the folder of a Hugging Face causal language model, or a hub id."""
+    """`tiny`, `small` (which vLLM can sample from on a CPU), the folder of a Hugging Face causal
+    language model, or a hub id."""
     mode: TrainMode = FullMode()
     """Which parameters learn."""
     precision: Literal["float32", "bf16"] = "float32"
@@ -105,6 +135,9 @@ class RolloutConfig(Config):
     """What a completion at or near its limit of length costs."""
     num_envs: PositiveInt = 256
     """Sub-environments that run side by side; at most `num_episodes`."""
+    parts_in_flight: PositiveInt = 1
+    """Where there are fewer sub-environments than episodes: how many sets of them there are. While
+    the engine writes for one, the others compute rewards."""
     max_new_tokens: PositiveInt = 256
     """Sampled tokens per turn, the end token included."""
     max_length: PositiveInt = 512
@@ -180,6 +213,23 @@ class ColdStartConfig(Config):
     """JSONL of {prompt, completion}; None demonstrates the targets of the environment's prompts."""
 
 
+class ReferenceConfig(Config):
+    """Where the reference policy is, if `ppo.kl_penalty.beta` asks for one."""
+
+    url: BaseUrl | None = None
+    """A service of `textgym serve reference`; None keeps the reference in the trainer."""
+    token_env: str | None = None
+    """The environment variable that holds the bearer token; None sends none."""
+    fingerprint: str | None = None
+    """What the service must be, as it prints when it starts; None takes the first answer's."""
+    batch_size: int = Field(default=64, ge=1, le=100_000)
+    """Sequences of one request."""
+    concurrency: int = Field(default=2, ge=1, le=1024)
+    """Requests at once."""
+    retry: Retry = Retry(timeout=330.0)
+    """How long a request may take and how often it is tried."""
+
+
 class EvaluationConfig(Config):
     """Held-out evaluation."""
 
@@ -187,6 +237,8 @@ class EvaluationConfig(Config):
     """Iterations between evaluations; there is one before and one after training besides."""
     num_episodes: PositiveInt = 256
     """Held-out prompts, each answered once greedily and once by sampling."""
+    exact_states: NonNegativeInt = 100_000
+    """States of an exactly solvable environment up to which the policy's value is computed."""
 
 
 class TrainConfig(Config):
@@ -214,8 +266,12 @@ class TrainConfig(Config):
     """The network."""
     rollout: RolloutConfig = RolloutConfig()
     """Collection of episodes."""
+    engine: EngineConfig = TransformersEngineConfig()
+    """What samples the completions."""
     ppo: PPOConfig = PPOConfig()
     """The algorithm."""
+    reference: ReferenceConfig = ReferenceConfig()
+    """Where the reference policy is."""
     cold_start: ColdStartConfig | None = None
     """Supervised start; None starts from the model as it is."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -228,6 +284,18 @@ class TrainConfig(Config):
                 f"ppo.batch_size ({self.ppo.batch_size}) is larger than rollout.num_episodes "
                 f"({self.rollout.num_episodes}); lower the one or raise the other"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_quantized(self) -> TrainConfig:
+        if isinstance(self.policy.mode, QloraMode):
+            if self.cold_start is not None:
+                raise ValueError(
+                    "cold_start trains the whole model, which policy.mode 'qlora' stores in 4 "
+                    "bits; start from a model that was trained before, or take the mode 'lora'"
+                )
+            if self.device == "cpu":
+                raise ValueError("policy.mode 'qlora' needs a GPU and device is 'cpu'")
         return self
 
     @model_validator(mode="after")

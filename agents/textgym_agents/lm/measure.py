@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -10,6 +12,8 @@ from textgym_agents.core.buffer import Batch, Evaluation, MemoryBuffer
 from textgym_agents.lm.network import PolicyValueNetwork
 
 MAX_TOKENS = 32_768
+MAX_CPU_TOKENS = 2_048
+"""A processor's cache holds what a pass over few tokens computes."""
 
 
 @torch.no_grad()
@@ -17,26 +21,40 @@ def evaluate_in_parts(
     network: PolicyValueNetwork, batch: Batch, max_tokens: int | None = None
 ) -> Evaluation:
     """Evaluate a whole rollout, `max_tokens` padded tokens at a time; results on the CPU."""
-    rows = max(1, (max_tokens or MAX_TOKENS) // batch.input_ids.shape[1])
-    parts: list[Evaluation] = []
-    for index in torch.arange(len(batch.input_ids)).split(rows):
-        part = network.evaluate(batch.rows(index).to(network.device))
-        parts.append(Evaluation(*(x.cpu() for x in part)))
-    return Evaluation(
-        logprobs=_stack([p.logprobs for p in parts], batch),
-        values=_stack([p.values for p in parts], batch),
-        entropy=_stack([p.entropy for p in parts], batch),
-        bootstrap=torch.cat([p.bootstrap for p in parts]),
+    shape = batch.action_mask.shape
+    out = Evaluation(
+        logprobs=torch.zeros(shape),
+        values=torch.zeros(shape),
+        entropy=torch.zeros(shape),
+        bootstrap=torch.zeros(len(batch.action_mask)),
     )
-
-
-def _stack(parts: list[Tensor], batch: Batch) -> Tensor:
-    out = torch.zeros(batch.action_mask.shape)
-    start = 0
-    for part in parts:
-        out[start : start + len(part), : part.shape[1]] = part
-        start += len(part)
+    for rows, part in _parts(network, batch, max_tokens):
+        evaluation = network.evaluate(part)
+        for name in ("logprobs", "values", "entropy"):
+            x = getattr(evaluation, name)
+            getattr(out, name)[rows, : x.shape[1]] = x.cpu()
+        out.bootstrap[rows] = evaluation.bootstrap.cpu()
     return out
+
+
+@torch.no_grad()
+def states_in_parts(
+    network: PolicyValueNetwork, batch: Batch, max_tokens: int | None = None
+) -> Tensor:
+    """Return `states_below` (B, T, d) of a whole rollout, on the CPU."""
+    out = torch.zeros(*batch.input_ids.shape, network.value_head.in_features)
+    for rows, part in _parts(network, batch, max_tokens):
+        out[rows, : part.input_ids.shape[1]] = network.states_below(part).cpu()
+    return out
+
+
+def _parts(
+    network: PolicyValueNetwork, batch: Batch, max_tokens: int | None
+) -> Iterator[tuple[Tensor, Batch]]:
+    """Yield rows of a batch, similar lengths together, and what they are, on the device."""
+    default = MAX_CPU_TOKENS if network.device.type == "cpu" else MAX_TOKENS
+    for rows in batch.rows_within(max_tokens or default):
+        yield rows, batch.rows(rows).to(network.device)
 
 
 def engine_logprobs(buffer: MemoryBuffer) -> Tensor | None:

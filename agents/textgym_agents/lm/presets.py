@@ -1,8 +1,9 @@
 """Presets of `textgym train`: where a configuration starts from.
 
 `seed` is the model's defaults, spelled out; `llm` is a starting point for a model of some hundred
-million parameters; `arithmetic` is the embedded world, minutes on two cores. The presets of
-algorithms are put over one of the last two: the same algorithm at another scale.
+million parameters; `arithmetic` is the embedded world, minutes on two cores; `toy` is for
+environments with an exact solution, from which the rest of it follows (`exact.limits_for`). The
+presets of algorithms are put over one of the last three: the same algorithm at another scale.
 """
 
 from __future__ import annotations
@@ -73,6 +74,24 @@ ARITHMETIC: Mapping[str, Any] = {
         "optimizer": {"learning_rate": 4e-4, "schedule": "linear"},
     },
     "evaluation": {"every": 25, "num_episodes": 250},
+}
+
+TOY: Mapping[str, Any] = {
+    "iterations": 450,
+    "checkpoint_every": 50,
+    "rollout": {"num_episodes": 1024, "num_envs": 1024},
+    "ppo": {
+        "batch_size": 128,
+        "update_epochs": 1,  # new episodes are cheap here: with more passes it learns slower
+        "gamma": 1.0,
+        "gae_lambda": 0.95,
+        "value_lambda": 0.95,
+        "entropy_coef": 0.05,
+        "value": {"coef": 0.5, "half": True},
+        "kl_stop": {"target": 0.02, "statistic": "k3"},
+        "optimizer": {"learning_rate": 1e-3, "schedule": "linear", "eps": 1e-5},
+    },
+    "evaluation": {"every": 50},
 }
 
 ONE_STEP: Mapping[str, Any] = {
@@ -160,10 +179,10 @@ ALGORITHMS: Mapping[str, Mapping[str, Any]] = {
         },
     },
 }
-"""What an algorithm changes in `llm` or `arithmetic`."""
+"""What an algorithm changes in a world."""
 
 EMBEDDED_LENGTHS: Mapping[str, Any] = {"max_length": 64, "max_new_tokens": 6}
-EMBEDDED: Mapping[str, Mapping[str, Any]] = {
+IN_ARITHMETIC: Mapping[str, Mapping[str, Any]] = {
     "grpo": {"iterations": 60},
     "dr_grpo": {"iterations": 60},
     "dapo": {"iterations": 60},
@@ -179,20 +198,21 @@ EMBEDDED: Mapping[str, Mapping[str, Any]] = {
 }
 """What the embedded world needs besides: the length of the run, of its texts, and of a step."""
 
-WORLDS: Mapping[str, Mapping[str, Any]] = {"seed": SEED, "llm": LLM, "arithmetic": ARITHMETIC}
+SOLVED = "toy"
+WORLDS: Mapping[str, Mapping[str, Any]] = {
+    "seed": SEED, "llm": LLM, "arithmetic": ARITHMETIC, SOLVED: TOY,
+}  # fmt: skip
 PRESETS = (*WORLDS, *ALGORITHMS)
 
 
-def preset(name: str, *, is_embedded: bool) -> Mapping[str, Any]:
+def preset(name: str, world: str = "llm") -> Mapping[str, Any]:
     """Return the values of a preset.
 
     Args:
         name: one of `PRESETS`.
-        is_embedded: whether an algorithm is to run in the embedded world; else over `llm`.
+        world: one of `WORLDS`, over which an algorithm is put.
     """
     if name in WORLDS:
         return WORLDS[name]
-    over = ALGORITHMS[name]
-    if is_embedded:
-        return merge(merge(ARITHMETIC, over), EMBEDDED[name])
-    return merge(LLM, over)
+    values = merge(WORLDS[world], ALGORITHMS[name])
+    return merge(values, IN_ARITHMETIC[name]) if world == "arithmetic" else values

@@ -25,6 +25,7 @@ from textgym.errors import ConfigError, TextGymError
 from textgym.prompt import Prompt
 from textgym.sample import Completion
 from textgym_agents.core.buffer import Episode
+from textgym_agents.lm.clock import Clock
 from textgym_agents.lm.config import EnvConfig, RolloutConfig
 from textgym_agents.lm.engine import Generation, GenerationEngine
 from textgym_agents.lm.network import PolicyValueNetwork
@@ -32,7 +33,7 @@ from textgym_agents.lm.step_rewards import add_rewards, place_steps
 
 INFO_KEYS = (
     "prompt_id", "finish_reason", "is_success", "score", "reward_parts", "status", "label",
-    "reason", "extracted", "verifier_error", "reward_steps",
+    "reason", "extracted", "verifier_error", "reward_steps", "answer",
 )  # fmt: skip
 
 
@@ -96,6 +97,8 @@ class Transcript:
     """Whether the policy learns from it; if not, it may count in the statistics of its group."""
     length_penalty: float = 0.0
     """What its length takes off the score, 0 or less."""
+    policy_version: int | None = None
+    """Updates that the policy had seen that sampled it; None before the first token."""
 
     def __post_init__(self) -> None:
         self._append(self.ids, is_action=False)
@@ -138,6 +141,7 @@ class Transcript:
         self._append(generation.token_ids, is_action=True)
         self.logprobs[len(self.logprobs) - len(generation.logprobs) :] = generation.logprobs
         self.finish_reason = generation.finish_reason
+        self.policy_version = generation.policy_version
         self.num_turn_tokens = len(generation.token_ids)
 
     def add_observation(self, ids: Sequence[int]) -> None:
@@ -183,6 +187,7 @@ class Transcript:
             "num_tokens": sum(self.is_action),
             "failure": self.failure,
             **self._group_record(),
+            "policy_version": self.policy_version,
             **self.info,
             **({"reward_steps": self.steps} if self.steps else {}),
             **self._task_record(),
@@ -244,6 +249,98 @@ def _mean_success(transcripts: Sequence[Transcript]) -> float:
     return sum(known) / len(known) if known else math.nan
 
 
+class Episodes:
+    """One episode in every sub-environment, while they are being written.
+
+    The sub-environments are touched in `reset` and `step` alone, which may run in another thread;
+    tokens and transcripts in the other methods alone.
+
+    Args:
+        envs: text-mode vector environment with autoreset disabled.
+        network: its tokenizer encodes observations and decodes completions.
+        config: limits of length.
+        clock: of the time that the environments take.
+    """
+
+    def __init__(
+        self,
+        envs: VectorEnv[Any, Any, Any],
+        network: PolicyValueNetwork,
+        config: RolloutConfig,
+        clock: Clock,
+    ) -> None:
+        self.envs = envs
+        self.network = network
+        self.config = config
+        self.clock = clock
+        self.transcripts: list[Transcript] = []
+        self._live: list[int] = []
+
+    def reset(self, seed: int | list[int], options: dict[str, Any] | None = None) -> Reset:
+        """Reset the sub-environments; a list of seeds plays as many of the first ones."""
+        with self.clock.phase("environment"):
+            return Reset(*_reset(self.envs, seed, options))
+
+    def begin(self, reset: Reset) -> None:
+        """Begin a transcript for each prompt."""
+        observations, infos = reset
+        encoded = encode(self.network, observations)
+        num_rows = self.envs.num_envs
+        tasks = getattr(self.envs.unwrapped, "current_prompts", [None] * num_rows)[: len(encoded)]
+        self.transcripts = [
+            Transcript(prompt, ids, _row(infos, i), task)
+            for i, (prompt, ids, task) in enumerate(zip(observations, encoded, tasks, strict=True))
+        ]
+
+    def sample(
+        self, engine: GenerationEngine, temperature: float, generator: torch.Generator
+    ) -> list[str] | None:
+        """Return what the policy says in each sub-environment, or None if all episodes are over."""
+        _end_too_long(self.transcripts, self.config.max_length)
+        self._live = [i for i, transcript in enumerate(self.transcripts) if transcript.is_live]
+        if not self._live:
+            return None
+        with self.clock.phase("generation"):
+            generations = engine.generate(
+                [self.transcripts[i].ids for i in self._live],
+                max_new_tokens=[_budget(self.transcripts[i], self.config) for i in self._live],
+                temperature=temperature,
+                generator=generator,
+            )
+        actions: list[str] = [""] * self.envs.num_envs
+        for i, generation in zip(self._live, generations, strict=True):
+            actions[i] = _act(self.transcripts[i], generation, self.network)
+        return actions
+
+    def step(self, actions: list[str]) -> Step:
+        """Act in the sub-environments, which score what is to be scored."""
+        with self.clock.phase("environment"):
+            step = self.envs.step(actions)
+            _restart_ended(self.envs, step[2] | step[3])
+        return Step(*step)
+
+    def observe(self, step: Step) -> None:
+        """Write what the environments answered into the transcripts."""
+        _observe(self.transcripts, self._live, step, self.network)
+
+
+class Reset(NamedTuple):
+    """What a vector environment returns from `reset`."""
+
+    observations: Sequence[str]
+    infos: dict[str, Any]
+
+
+class Step(NamedTuple):
+    """What a vector environment returns from `step`."""
+
+    observations: Sequence[str]
+    rewards: Any
+    terminated: Any
+    truncated: Any
+    infos: dict[str, Any]
+
+
 def collect(
     envs: VectorEnv[Any, Any, Any],
     engine: GenerationEngine,
@@ -254,6 +351,7 @@ def collect(
     generator: torch.Generator,
     temperature: float | None = None,
     options: dict[str, Any] | None = None,
+    clock: Clock | None = None,
 ) -> Rollout:
     """Run one episode in every sub-environment, or in as many of the first ones as have a seed.
 
@@ -267,32 +365,22 @@ def collect(
         generator: of the sampling.
         temperature: 0 for greedy evaluation; None takes the configuration's.
         options: handed to `reset`.
+        clock: is told what took how long.
     """
-    observations, infos = _reset(envs, seed, options)
-    encoded = encode(network, observations)
-    tasks = getattr(envs.unwrapped, "current_prompts", [None] * envs.num_envs)[: len(encoded)]
-    transcripts = [
-        Transcript(prompt, ids, _row(infos, i), task)
-        for i, (prompt, ids, task) in enumerate(zip(observations, encoded, tasks, strict=True))
-    ]
+    episodes = Episodes(envs, network, config, clock or Clock())
+    episodes.begin(episodes.reset(seed, options))
     tau = config.temperature if temperature is None else temperature
-    while True:
-        _end_too_long(transcripts, config.max_length)
-        live = [i for i, transcript in enumerate(transcripts) if transcript.is_live]
-        if not live:
-            return Rollout(transcripts)
-        generations = engine.generate(
-            [transcripts[i].ids for i in live],
-            max_new_tokens=[_budget(transcripts[i], config) for i in live],
-            temperature=tau,
-            generator=generator,
-        )
-        actions: list[str] = [""] * envs.num_envs
-        for i, generation in zip(live, generations, strict=True):
-            actions[i] = _act(transcripts[i], generation, network)
-        step = envs.step(actions)
-        _observe(transcripts, live, step, network)
-        _restart_ended(envs, step[2] | step[3])
+    while (actions := episodes.sample(engine, tau, generator)) is not None:
+        episodes.observe(episodes.step(actions))
+    drop_stale(episodes.transcripts, engine.policy_version)
+    return Rollout(episodes.transcripts)
+
+
+def drop_stale(transcripts: Sequence[Transcript], policy_version: int) -> None:
+    """Fail the episodes that another policy has sampled than the one that is to learn from them."""
+    for transcript in transcripts:
+        if transcript.policy_version not in (None, policy_version) and not transcript.failure:
+            transcript.failure = "stale_policy"
 
 
 def _reset(
@@ -354,6 +442,11 @@ def _budget(transcript: Transcript, config: RolloutConfig) -> int:
 
 
 def _act(transcript: Transcript, generation: Generation, network: PolicyValueNetwork) -> Completion:
+    """Write a completion into its episode; one that the engine could not give ends the episode."""
+    if generation.failure is not None:
+        transcript.failure, _, reason = generation.failure.partition(": ")
+        transcript.info["reason"] = reason
+        return Completion("", finish_reason="abort")
     text = completion_text(network, generation)
     transcript.add_generation(generation)
     transcript.completions.append(text)
@@ -363,13 +456,15 @@ def _act(transcript: Transcript, generation: Generation, network: PolicyValueNet
 def _observe(
     transcripts: Sequence[Transcript],
     live: Sequence[int],
-    step: tuple[Any, Any, Any, Any, dict[str, Any]],
+    step: Step,
     network: PolicyValueNetwork,
 ) -> None:
     observations, rewards, terminated, truncated, infos = step
     going_on = []
     for i in live:
         transcript = transcripts[i]
+        if transcript.failure is not None:
+            continue
         transcript.info |= _row(infos, i)
         transcript.terminated = bool(terminated[i])
         transcript.truncated = bool(truncated[i]) and not transcript.terminated

@@ -22,9 +22,11 @@ from textgym_agents.core.correction import Bypass
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.alarms import Alarms
 from textgym_agents.lm.checkpoint import POLICY_FOLDER, load_checkpoint, save_checkpoint
+from textgym_agents.lm.clock import Clock
 from textgym_agents.lm.cold_start import ColdStart, make_demonstrator
 from textgym_agents.lm.collection import Collector, group_metrics
 from textgym_agents.lm.config import FullMode, TrainConfig
+from textgym_agents.lm.engines.build import build_engine
 from textgym_agents.lm.evaluation import EvaluationResult, evaluate, make_held_out
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.rollout import Rollout, make_envs
@@ -53,7 +55,8 @@ def build_agent(config: TrainConfig, *, checkpoint: Path | None = None) -> PPOAg
         seed = derive_seed(config.seed, Purpose.MODEL)
         network = PolicyValueNetwork.from_config(policy, seed=seed)
     set_threads(config.threads, network)
-    return PPOAgent(network.to(device), config)
+    network = network.to(device)
+    return PPOAgent(network, config, engine=build_engine(network, config))
 
 
 def _find_device(device: str) -> str:
@@ -113,15 +116,28 @@ class Trainer:
         self.run = run
         self.progress = progress
         rollout = self.config.rollout
-        self.envs = make_envs(self.config.env, rollout.num_rows)
-        self.collector = Collector(
-            self.envs, agent.engine, agent.network, rollout, seed=self.config.seed
-        )
         self._open = ExitStack()
-        self._open.callback(self.envs.close)
+        self._open.callback(agent.engine.close)
+        self.envs = make_envs(self.config.env, rollout.num_rows)
+        num_parts = rollout.num_episodes // rollout.num_rows
+        self.env_sets = [self.envs] + [
+            make_envs(self.config.env, rollout.num_rows)
+            for _ in range(min(rollout.parts_in_flight, num_parts) - 1)
+        ]
+        for envs in self.env_sets:
+            self._open.callback(envs.close)
         self.held_out = make_held_out(agent)
         self._open.callback(self.held_out.envs.close)
         self.alarms = Alarms(expects_ratio_1=not isinstance(agent.correction, Bypass))
+        self.clock = Clock()
+        self.collector = Collector(
+            self.env_sets,
+            agent.engine,
+            agent.network,
+            rollout,
+            seed=self.config.seed,
+            clock=self.clock,
+        )
         self.num_iterations = self._count_iterations()
         agent.plan(self.num_iterations * rollout.num_episodes)
 
@@ -164,6 +180,7 @@ class Trainer:
         """Begin or take up the run and return how many iterations are done."""
         if resume_from is not None:
             state = load_checkpoint(self.agent, self.run, resume_from)
+            self.agent.engine.sync(state.iteration)
             self._start_log(first_step=state.iteration + 1)
             return state.iteration
         self.run.truncate_metrics(0)
@@ -171,6 +188,7 @@ class Trainer:
         if self.config.cold_start is not None:
             self._cold_start(interrupt)
         self.agent.start_reference()
+        self.agent.engine.sync(0)
         self.progress.note(f"answering {self.held_out.envs.num_envs} held-out prompts before PPO")
         self._evaluate(0)
         save_checkpoint(self.agent, self.run, 0)
@@ -204,6 +222,7 @@ class Trainer:
 
     def _iterate(self, iteration: int) -> None:
         started = time.perf_counter()
+        self.clock.take()
         rollout = self.collector.collect(iteration)
         collected = time.perf_counter()
         metrics = rollout.metrics() | group_metrics(rollout)
@@ -218,12 +237,23 @@ class Trainer:
             "time/rollout_tokens_per_second": num_tokens / (collected - started),
             "time/update_tokens_per_second": num_tokens / (updated - collected),
             "time/tokens_per_second": num_tokens / (updated - started),
+            **self._phase_times(updated - started),
         }
         self.log.write("ppo", iteration + 1, {**metrics, **times})
         self._keep_rollouts(f"iteration-{iteration + 1:07d}", rollout)
         self.progress.advance(metrics, times["time/tokens_per_second"])
         for alarm in self.alarms.check(metrics):
             self.progress.note(f"warning: iteration {iteration + 1}: {alarm}")
+
+    def _phase_times(self, seconds: float) -> dict[str, float]:
+        """Return the seconds of each phase of an iteration, and how long the engine had nothing."""
+        phases = self.clock.take()
+        generation = phases.get("generation", 0.0)
+        return {
+            "time/generation_seconds": generation,
+            "time/environment_seconds": phases.get("environment", 0.0),
+            "time/engine_idle_share": 1 - generation / seconds,
+        }
 
     def _evaluate(self, iteration: int) -> EvaluationResult:
         result = evaluate(self.agent, self.held_out)

@@ -82,6 +82,10 @@ class RunDirectory:
         """Write a whole file atomically."""
         write_atomically(self.path / name, text)
 
+    def remove(self, name: str) -> None:
+        """Delete a file."""
+        (self.path / name).unlink()
+
     def write_rollouts(self, name: str, records: Sequence[Mapping[str, Any]]) -> None:
         """Write the sampled episodes of one iteration or evaluation."""
         lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
@@ -117,7 +121,7 @@ class RunDirectory:
     def checkpoints(self) -> list[Path]:
         """Return the complete checkpoints, oldest first."""
         found = (self.path / "checkpoints").glob(f"{CHECKPOINT_PREFIX}*/{STATE_FILE}")
-        return sorted(state.parent for state in found)
+        return sorted((state.parent for state in found), key=_iteration_of)
 
     def latest_checkpoint(self) -> Path | None:
         """Return the newest complete checkpoint."""
@@ -141,6 +145,10 @@ class RunDirectory:
         for old in self.checkpoints()[:-keep]:
             shutil.rmtree(old)
         return final
+
+
+def _iteration_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix(CHECKPOINT_PREFIX))
 
 
 def write_atomically(path: Path, text: str) -> None:

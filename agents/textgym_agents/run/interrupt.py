@@ -9,17 +9,21 @@ from types import FrameType, TracebackType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STDERR = 2
-MESSAGE = b"\nstopping after this step and saving it; once more stops at once\n"
+MESSAGE = "stopping after this step and saving it"
 
 
 class Interrupt:
     """Context in which the first SIGINT or SIGTERM only sets `requested`.
 
     Outside the main thread, where Python allows no handlers, it does nothing.
+
+    Args:
+        message: what the first one is answered with.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, message: str = MESSAGE) -> None:
         self.requested = False
+        self._answer = f"\n{message}; once more stops at once\n".encode()
         self._previous: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Interrupt:
@@ -42,4 +46,4 @@ class Interrupt:
             raise KeyboardInterrupt
         self.requested = True
         # Not `print`: the handler may have interrupted one, whose buffer is not reentrant.
-        os.write(STDERR, MESSAGE)
+        os.write(STDERR, self._answer)

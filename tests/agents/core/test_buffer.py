@@ -234,7 +234,10 @@ def test_minibatches_follow_the_generator() -> None:
 def with_every_field(batch: Batch) -> Batch:
     """Return a batch in which no optional field is None."""
     mask, zeros = batch.action_mask, batch.rewards
-    return replace(batch, policy_mask=mask, reference_logprobs=zeros, engine_weights=zeros)
+    return replace(
+        batch, policy_mask=mask, reference_logprobs=zeros, engine_weights=zeros,
+        cut_states=zeros.unsqueeze(2).expand(-1, -1, 3),
+    )  # fmt: skip
 
 
 def test_rows_are_trimmed_to_the_longest_of_them() -> None:
@@ -242,7 +245,7 @@ def test_rows_are_trimmed_to_the_longest_of_them() -> None:
     rows = batch.rows(torch.tensor([3, 0]))
     assert indices(rows) == [3, 0]
     for field in fields(rows):
-        expected = (2,) if field.name == "is_truncated" else (2, 5)
+        expected = {"is_truncated": (2,), "cut_states": (2, 5, 3)}.get(field.name, (2, 5))
         assert getattr(rows, field.name).shape == expected, field.name
 
 

@@ -151,22 +151,22 @@ def test_llm_preset_has_the_step_size_of_its_mode() -> None:
 
 @pytest.mark.parametrize(("name", "expected"), BESTWORST16_COLUMN.items())
 def test_bestworst16_preset_holds_its_column(name: str, expected: object) -> None:
-    config = load_config(TrainConfig, preset=preset("bestworst16", is_embedded=False))
+    config = load_config(TrainConfig, preset=preset("bestworst16"))
     assert value_of(config, name) == expected
 
 
 @pytest.mark.parametrize(("name", "expected"), REINFORCE_QR_COLUMN.items())
 def test_reinforce_qr_preset_holds_its_column(name: str, expected: object) -> None:
-    config = load_config(TrainConfig, preset=preset("reinforce_qr", is_embedded=False))
+    config = load_config(TrainConfig, preset=preset("reinforce_qr"))
     assert value_of(config, name) == expected
 
 
-@pytest.mark.parametrize("is_embedded", [True, False])
+@pytest.mark.parametrize("world", ["arithmetic", "llm", "toy"])
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_presets_of_algorithms_stand_at_both_scales(name: str, is_embedded: bool) -> None:
-    config = load_config(TrainConfig, preset=preset(name, is_embedded=is_embedded))
-    assert (config.cold_start is not None) == is_embedded
-    assert (config.policy.mode.kind == "lora") != is_embedded
+def test_presets_of_algorithms_stand_at_every_scale(name: str, world: str) -> None:
+    config = load_config(TrainConfig, preset=preset(name, world))
+    assert (config.cold_start is not None) == (world == "arithmetic")
+    assert (config.policy.mode.kind == "lora") == (world == "llm")
     kinds = {"bestworst16": "gae", "reinforce_qr": "rloo"}
     assert config.ppo.estimator.kind == kinds.get(name, name)
 

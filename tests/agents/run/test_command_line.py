@@ -72,7 +72,7 @@ MISTAKES = {
         ["--preset", "sead"], ["no preset named 'sead'. Did you mean 'seed'?", "arithmetic"],
     ),
     "an unknown mode": (
-        ["--set", "policy.mode.kind=qlora"], ["policy.mode", "'full'", "'lora'", "'last_k'"],
+        ["--set", "policy.mode.kind=lora2"], ["policy.mode", "'full'", "'lora'", "'last_k'"],
     ),
     "a missing file": (["missing.yaml"], ["missing.yaml: cannot be read"]),
     "a folder as the configuration": (["folder"], ["folder: cannot be read: Is a directory"]),
@@ -86,6 +86,21 @@ MISTAKES = {
     "a negative seed": (["--seed", "-1"], ["'seed' is -1: Input should be greater than"]),
     "no threads": (["--threads", "0"], ["'threads' is 0: Input should be greater than 0"]),
     "an unknown device": (["--device", "tpu"], ["'device' is 'tpu'", "'cpu'"]),
+    "an unknown engine": (
+        ["--engine", "vlm"], ["no engine named 'vlm'. Did you mean 'vllm'?", "vllm-server"],
+    ),
+    "a server for another engine": (
+        ["--url", "http://127.0.0.1:1"], ["--url names a vLLM server", "--engine vllm-server"],
+    ),
+    "a server that does not answer": (
+        ["--engine", "vllm-server", "--url", "http://127.0.0.1:9", "--set",
+         "engine.reconnect_seconds=0"],
+        ["no vLLM server answers (http://127.0.0.1:9: ConnectError", "textgym vllm-server"],
+    ),
+    "an engine for agents without a language model": (
+        ["--agent", "q_learning", "--env", "Taxi-v3", "--engine", "vllm"],
+        ["--engine and --url are for language models"],
+    ),
     "a misspelt option": (["--thread", "1"], ["'--thread'. Did you mean '--threads'?"]),
     "two configurations": (["bad.yaml", "list.yaml"], ["unexpected argument 'list.yaml'"]),
     "a model's folder that is none": (
@@ -137,6 +152,17 @@ def test_a_mistake_is_one_clear_error(capsys: pytest.CaptureFixture[str], mistak
     said = error_of(capsys, "train", *arguments)
     assert all(part in said for part in parts), said
     assert not Path("runs").exists()  # nothing that looks like a run
+
+
+def test_an_engine_that_is_not_installed_is_one_clear_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("textgym_agents.lm.engines.installation.find_spec", lambda name: None)
+    for arguments in (["train", "--engine", "vllm"], ["vllm-server", "tiny"]):
+        said = error_of(capsys, *arguments)
+        assert "needs the package vllm, which is not installed" in said
+        assert "pip install vllm==0.32.0" in said
+        assert "docs/engines.md" in said
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
