@@ -77,7 +77,7 @@ def trained_share(make_policy: MakePolicy, kind: str) -> float:
     )  # fmt: skip
     agent = PPOAgent(network, config)
     envs = make_envs(config.env, NUM_EPISODES)
-    collector = Collector(envs, agent.engine, network, config.rollout, seed=0)
+    collector = Collector([envs], agent.engine, network, config.rollout, seed=0)
     assert share_of_optimum(network, envs.unwrapped) < 0.04
     for iteration in range(ITERATIONS):
         agent.update(
