@@ -68,7 +68,8 @@ def log_ratio_used(d: Tensor, mask: Tensor | None, ratio: Ratio) -> Tensor:
     total = masked(d, mask).sum(dim=1, keepdim=True)
     if ratio == "sequence_mean":
         total = total / (d.shape[1] if mask is None else mask.sum(dim=1, keepdim=True).clamp(min=1))
-    return total.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).expand_as(d)
+    # Masked once more: garbage off the mask would come back to the sum as a gradient.
+    return masked(total.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).expand_as(d), mask)
 
 
 def policy_loss(

@@ -127,7 +127,7 @@ class Terms(NamedTuple):
 
     def detached(self) -> Terms:
         """Return the terms without their graph."""
-        return Terms._make(None if x is None else x.detach() for x in self)
+        return Terms._make(x.detach() if x is not None and x.requires_grad else x for x in self)
 
     def sums(self, config: PPOConfig) -> dict[str, Tensor]:
         """Return sums over the actions."""
@@ -183,9 +183,12 @@ class StepStats:
         Small tensors without a mask are kept until the end and summed up together: on a minibatch
         of 64 steps the sums would cost as much as the loss.
         """
-        self.num_tokens += num_counted(terms.log_ratios, terms.mask)
-        if terms.value_loss is not None:
-            self.num_value_tokens += num_counted(terms.value_loss, terms.value_mask)
+        num_tokens = num_counted(terms.log_ratios, terms.mask)
+        is_same = terms.value_mask is terms.mask
+        self.num_tokens += num_tokens
+        self.num_value_tokens += (
+            num_tokens if is_same else num_counted(terms.log_ratios, terms.value_mask)
+        )
         if terms.mask is None:
             self._unmasked.append(terms)
         else:

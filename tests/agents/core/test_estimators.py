@@ -188,8 +188,8 @@ def check_sequence_ratios() -> None:
     # Row 1: sum 0.3, mean 0.1. Row 2: sum 0.4, mean 0.2.
     for ratio, expected in (("sequence_sum", (0.3, 0.4)), ("sequence_mean", (0.1, 0.2))):
         found = losses.log_ratio_used(D, MASK, ratio)
-        for row, value in zip(found.tolist(), expected, strict=True):
-            assert row == pytest.approx([value] * 4)
+        for row, on, value in zip(found, MASK, expected, strict=True):
+            assert row[on].tolist() == pytest.approx([value] * int(on.sum()))
 
 
 def test_sequence_ratios_golden() -> None:
@@ -341,6 +341,25 @@ def check_kl_in_the_loss() -> None:
 
 def test_kl_in_the_loss_on_enumerated_categoricals() -> None:
     check_kl_in_the_loss()
+
+
+@pytest.mark.parametrize("garbage", [7.0, -1e30, math.inf, NAN])
+@pytest.mark.parametrize("ratio", ["token", "sequence_mean", "sequence_sum", "none"])
+def test_what_is_off_the_mask_does_not_matter(garbage: float, ratio: Any) -> None:
+    """In the reference, in the engine's weights, and for the ratios of sequences."""
+    generator = torch.Generator().manual_seed(0)
+    ell, old, ref = torch.randn(3, 2, 4, generator=generator, dtype=torch.float64)
+    config = config_of(
+        "grpo", ratio=ratio, update_epochs=1, kl_penalty={"beta": 0.3}, entropy_coef=0.0
+    )
+    batch = batch_of(MASK, torch.tensor([1.5, -0.5]).double(), old)
+    batch = replace(batch, reference_logprobs=ref, engine_weights=torch.full_like(ell, 0.5))
+    clean = gradient(config, batch, ell)
+    assert clean.abs().max() > 0
+    for name in ("logprobs", "reference_logprobs", "engine_weights", "advantages"):
+        dirty = replace(batch, **{name: torch.where(MASK, getattr(batch, name), garbage)})
+        assert torch.equal(gradient(config, dirty, ell), clean)
+    assert torch.equal(gradient(config, batch, torch.where(MASK, ell, garbage)), clean)
 
 
 # Rewards to go, length, values on all ------------------------------------------------------------
