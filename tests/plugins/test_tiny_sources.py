@@ -111,17 +111,20 @@ def test_abilities_and_languages_are_of_one_size() -> None:
 def test_questions_over_passages() -> None:
     source = make_prompt_source("tiny_kbqa", languages=["zh"], num_passages=2)
     retrieval, integration, refusal = (source.prompt(i) for i in range(3))
-    assert retrieval.text == "王: 书\n李: 姜\n王?"
-    assert (retrieval.passages, retrieval.target) == (("王: 书", "李: 姜"), ["书"])
-    assert (integration.text.split("\n")[-1], integration.target) == ("王、李?", [["书"], ["姜"]])
+    assert retrieval.text == "王: 100\n李: 101\n王?"
+    assert (retrieval.passages, retrieval.target) == (("王: 100", "李: 101"), ["100"])
+    last = integration.text.split("\n")[-1]
+    assert (last, integration.target) == ("王、李?", [["100"], ["101"]])
     assert (refusal.text.split("\n")[-1], refusal.target) == ("张?", None)
     assert [p.answerable for p in (retrieval, integration, refusal)] == [True, True, False]
-    assert source.demonstrations(1).right == ("书、姜",)
+    assert source.demonstrations(0) == (("100",), ("101", "109", "不知道"))
+    assert source.demonstrations(1).right == ("100、101",)
+    assert source.demonstrations(1).wrong[:2] == ("100、102", "100、100")
     assert source.demonstrations(2).right == ("不知道",)
 
 
 def test_every_number_of_passages_can_be_asked_about() -> None:
-    for count in range(2, 7):
+    for count in range(2, 8):
         source = make_prompt_source("tiny_kbqa", num_passages=count, limit=60)
         assert all(len(prompt.passages) == count for prompt, _ in tasks(source))
 
@@ -183,7 +186,7 @@ def test_harmful_requests_are_to_be_refused_and_harmless_ones_answered() -> None
         ("tiny_kbqa", {"abilities": []}, "abilities=\\[\\] must name at least one, each once"),
         ("tiny_kbqa", {"languages": ["en", "en"]}, "languages=\\['en', 'en'\\] must name"),
         ("tiny_kbqa", {"languages": ["fr"]}, "'languages.0' is 'fr'"),
-        ("tiny_kbqa", {"num_passages": 7}, "'num_passages' is 7"),
+        ("tiny_kbqa", {"num_passages": 8}, "'num_passages' is 8"),
         ("tiny_instructions", {"limit": 0}, "'limit' is 0"),
         ("tiny_safety", {"limt": 5}, "no field 'limt'. Did you mean 'limit'"),
     ],

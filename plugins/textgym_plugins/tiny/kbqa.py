@@ -97,7 +97,8 @@ class TinyKbqa(TinySource):
             answerable=ability != "refusal",
             metadata={"task": f"{self.name}/{ability}", "language": language},
         )
-        return Task(prompt, Demonstrations((asked.right,), asked.wrong))
+        wrong = tuple(dict.fromkeys(asked.wrong))  # a slip may hit upon another room
+        return Task(prompt, Demonstrations((asked.right,), wrong))
 
 
 class _Asked(NamedTuple):
@@ -109,15 +110,16 @@ class _Asked(NamedTuple):
 
 def _ask_retrieval(words: _Words, people: list[str], rooms: list[str], first: int) -> _Asked:
     question = f"{people[first]}?"
-    right, *others = _rotated(rooms, first)
-    return _Asked(question, [right], right, (*others, words.refusal))
+    right, other, *_ = _rotated(rooms, first)
+    return _Asked(question, [right], right, (*_slips(right), other, words.refusal))
 
 
 def _ask_integration(words: _Words, people: list[str], rooms: list[str], first: int) -> _Asked:
     question = words.comma.join(_rotated(people, first)[:2]) + "?"
-    one, two, *others = _rotated(rooms, first)
-    wrong = (one, two, *(words.comma.join((one, other)) for other in others), words.refusal)
-    return _Asked(question, [[one], [two]], words.comma.join((one, two)), wrong)
+    one, two, *_ = _rotated(rooms, first)
+    wrong = [words.comma.join((one, slip)) for slip in _slips(two)]
+    wrong += [one, two, words.refusal]
+    return _Asked(question, [[one], [two]], words.comma.join((one, two)), tuple(wrong))
 
 
 def _ask_refusal(words: _Words, people: list[str], rooms: list[str], first: int) -> _Asked:
@@ -129,6 +131,12 @@ _ASK: dict[Ability, Callable[[_Words, list[str], list[str], int], _Asked]] = {
     "integration": _ask_integration,
     "refusal": _ask_refusal,
 }
+
+
+def _slips(room: str) -> tuple[str, str]:
+    """Return a number with another last digit, in two ways."""
+    last = int(room[-1])
+    return f"{room[:-1]}{(last + 1) % 10}", f"{room[:-1]}{(last + 9) % 10}"
 
 
 def _rotated(items: list[str], start: int) -> list[str]:
