@@ -2,7 +2,8 @@
 
 There is no peer: what scores refusals elsewhere calls a language model. The other side of the row
 is the rate that a trainer needs so that scoring never shows. Questions are made here, in both
-languages; the completions are right, wrong, refusing, hedged and mixed ones as models phrase them.
+languages, new ones in every round, so that nothing is known of them yet; the completions are right,
+wrong, refusing, hedged and mixed ones as models phrase them.
 """
 
 from __future__ import annotations
@@ -42,10 +43,11 @@ COMPLETIONS = {
 _FIRST, _LAST = ("Ida", "Per", "Una", "Tor", "Eva"), ("Holm", "Lund", "Berg", "Dahl", "Moen")
 
 
-def make_samples() -> list[Sample]:
+def make_samples(round_index: int = 0) -> list[Sample]:
     """Return eight completions of each question, half of the questions unanswerable."""
     samples = []
-    for index in range(NUM_QUESTIONS):
+    first = round_index * NUM_QUESTIONS
+    for index in range(first, first + NUM_QUESTIONS):
         language = "zh" if index % 2 else "en"
         right, wrong = _name(index, language), _name(index + 7, language)
         question = f"谁在经营第{index}号磨坊？" if index % 2 else f"Who runs mill {index}?"
@@ -77,7 +79,8 @@ def run() -> list[Row]:
         labels = {score.label for score in scorer.score_batch(samples)}  # compiles the patterns
         if labels != {"TP", "FN", "TN", "FP"}:
             raise RuntimeError(f"the samples should get all four labels, not {labels}")
-        for _ in range(NUM_ROUNDS):
+        for round_index in range(1, 1 + NUM_ROUNDS):
+            samples = make_samples(round_index)
             started = time.process_time()
             scorer.score_batch(samples)
             rates.append(len(samples) / (time.process_time() - started))

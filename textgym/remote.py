@@ -43,7 +43,11 @@ _TOLERANCE = 1e-9
 
 
 class RemoteReward(Reward):
-    """The scores of a service."""
+    """The scores of a service.
+
+    It declares what holds for any service: no range, not deterministic, no steps. Steps that come
+    with the scores are kept, but no prefix is asked about for them.
+    """
 
     name: ClassVar[str] = "remote"
     range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)  # the service declares its own

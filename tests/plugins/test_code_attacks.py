@@ -348,7 +348,37 @@ def test_the_environment_is_not_the_callers(
     with Executor(num_workers=1) as fresh:
         said = escape(fresh, "import os\ndef f(): return sorted(os.environ)")
     assert "TEXTGYM" not in said
+    assert "LD_" not in said
     assert "HOME" in said
+
+
+def test_a_program_has_its_streams_and_one_connection(executor: Executor) -> None:
+    said = escape(
+        executor,
+        """
+        import os
+        def f():
+            found = []
+            for fd in range(4096):
+                try: found.append((fd, os.get_inheritable(fd)))
+                except OSError: pass
+            return found
+        """,
+    )
+    assert said == "wrong: returned [(0, True), (1, True), (2, True), (3, False)]"
+
+
+def test_the_testers_code_is_no_module_of_the_program(executor: Executor) -> None:
+    said = escape(
+        executor,
+        """
+        import importlib, sys
+        def f():
+            try: importlib.import_module("textgym_plugins.code.guest.tester")
+            except ModuleNotFoundError: return [name for name in sys.modules if "tester" in name]
+        """,
+    )
+    assert said == "wrong: returned []"
 
 
 def test_no_process_outside_can_be_seen_or_killed(executor: Executor) -> None:

@@ -109,6 +109,20 @@ def test_arguments_changed_in_place_are_changed_for_the_tests(executor: Executor
 
 
 @needs_bwrap
+def test_arguments_that_stay_equal_are_changed_all_the_same(executor: Executor) -> None:
+    program = "def f(a, x): a[0] = x\ndef g(a): return len(a)"
+    code = """
+        a, b, c = [1], [0.0], [float("nan")]
+        f(a, True)
+        assert a[0] is True
+        f(b, -0.0)
+        assert str(b[0]) == "-0.0"
+        assert g(c) == 1 and c == [c[0]]
+        """
+    assert outcomes(run(executor, program, code)) == [True] * 3
+
+
+@needs_bwrap
 def test_functions_travel_both_ways(executor: Executor) -> None:
     program = """
         def apply(function, *args): return function(*args)
@@ -278,6 +292,26 @@ def test_calls_that_are_sent_ahead_survive_the_end_of_the_program(executor: Exec
     code = "\n".join(f"assert f({n}) == {n}" for n in range(6))
     result = run(executor, program, code, Limits(seconds=0.5))
     assert outcomes(result) == [True, False, True, False, True, True]
+
+
+@needs_bwrap
+def test_calls_that_are_sent_ahead_again_are_answered_again(executor: Executor) -> None:
+    program = """
+        count = 0
+        def f(n):
+            global count
+            count += 1
+            return count
+        """
+    code = """
+        def check(g):
+            assert g(0) in (1, 4)
+            assert int("x") == g(0)
+            assert g(0) in (3, 6)
+        check(f)
+        check(f)
+        """
+    assert outcomes(run(executor, program, code)) == [True, False, True]
 
 
 @needs_bwrap
@@ -510,6 +544,13 @@ def test_a_spare_program_that_died_is_not_used(executor: Executor) -> None:
         assert time.monotonic() < deadline
     time.sleep(0.1)
     assert outcomes(run(executor, "def f(): return 1", "assert f() == 1")) == [True]
+
+
+def test_work_is_shared_out_in_order_and_errors_are_raised() -> None:
+    with Executor(num_workers=3) as made:
+        assert made.map(lambda n: 2 * n, range(50)) == [2 * n for n in range(50)]
+        with pytest.raises(ZeroDivisionError):
+            made.map(lambda n: 1 // n, [2, 1, 0, 1])
 
 
 @needs_bwrap

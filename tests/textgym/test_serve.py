@@ -88,7 +88,9 @@ def test_score_answers_every_outcome(serve: Serve) -> None:
     assert [s["value"] for s in scores] == [0.25, None, None, 0.5]
     assert scores[2]["kind"] == "raised"
     assert scores[3]["label"] == "?"
-    assert answer["fingerprint"] == client.get("/v1/info").json()["fingerprint"]
+    info = client.get("/v1/info").json()
+    assert answer["fingerprint"] == info["fingerprint"]
+    assert (info["deterministic"], info["dense"]) == (True, False)
     assert 'textgym_items_total{outcome="failed/raised"} 1.0' in client.get("/metrics").text
 
 

@@ -37,6 +37,8 @@ class ReferenceService:
     """
 
     name: ServiceName = "reference"
+    deterministic: bool | None = None
+    dense: bool | None = None
 
     def __init__(
         self,

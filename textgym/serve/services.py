@@ -19,6 +19,8 @@ class Service(Protocol):
     name: ServiceName
     title: str
     fingerprint: str
+    deterministic: bool | None
+    dense: bool | None
 
     def close(self) -> None:
         """End worker processes and free memory."""
@@ -36,6 +38,8 @@ class ScoringService:
         self.fingerprint = rubric_fingerprint(scorer.rubric)
         self._scorer = scorer
         self._low, self._high = scorer.rubric.range
+        self.deterministic: bool | None = scorer.rubric.deterministic
+        self.dense: bool | None = scorer.rubric.dense
 
     def score(self, request: ScoreRequest, request_id: str | None) -> ScoreResponse:
         """Return the scores of a request."""
@@ -62,4 +66,6 @@ def info_of(service: Service, *, max_items: int, max_body_bytes: int) -> Info:
         version=textgym.__version__,
         max_items=max_items,
         max_body_bytes=max_body_bytes,
+        deterministic=service.deterministic,
+        dense=service.dense,
     )

@@ -183,6 +183,10 @@ class Info(_Wire):
     max_items: int
     """Samples or sequences that one request may hold."""
     max_body_bytes: int
+    deterministic: bool | None = None
+    """Whether equal samples always get equal scores; null where nothing is scored."""
+    dense: bool | None = None
+    """Whether scores carry `steps`; null where nothing is scored."""
 
 
 class Health(_Wire):

@@ -24,8 +24,8 @@ class Clause(NamedTuple):
 _BREAK = re.compile(
     r"(?=[。!?;\n.,\s\-但不然可所因而(])(?:[。!?;\n]+[\"')\]]*"
     r"|(?<!\.)\.++[\"')\]]*+(?=\s|$|[\u3400-\u9fff])"
-    r"|(?<!anything)(?<!anyone)(?<!everything)(?<!everyone)(?<!\ball),?\s+(?=(?:but|however|yet|"
-    r"although|though|whereas|while|nevertheless|nonetheless|because)\b)"
+    r"|(?=,?\s+(?:but|however|yet|although|though|whereas|while|nevertheless|nonetheless|because)\b)"
+    r"(?<!anything)(?<!anyone)(?<!everything)(?<!everyone)(?<!\ball),?\s+"
     r"|,\s*(?=(?:therefore|hence|instead|thus|since|as)\b)"
     r"|,?\s+(?=and (?:i|we|there|none|it|the (?:provided|given|documents?|passages?|context|texts?|"
     r"other|second))\b)"
@@ -58,10 +58,10 @@ def split(lower: str) -> list[Clause]:
         is_end = mark in "。!?;\n" if mark and mark != "." else mark == "."
         if mark == "." and _is_inside_name(lower, found.start(), found.end()):
             continue
-        _add(clauses, lower, Clause(start, found.start(), sentence, "?" in found[0]))
+        _add(clauses, lower, start, found.start(), sentence, is_question="?" in found[0])
         start = found.end()
         sentence += is_end
-    _add(clauses, lower, Clause(start, len(lower), sentence, False))
+    _add(clauses, lower, start, len(lower), sentence, is_question=False)
     return clauses
 
 
@@ -73,8 +73,9 @@ def _is_inside_name(text: str, start: int, end: int) -> bool:
     return bool(_ABBREVIATION.search(before) or _NUMBERING.search(before))
 
 
-def _add(clauses: list[Clause], text: str, clause: Clause) -> None:
-    start, end, sentence, is_question = clause
+def _add(
+    clauses: list[Clause], text: str, start: int, end: int, sentence: int, *, is_question: bool
+) -> None:
     if not text[start:end].strip(" \"'()[]{}.,:-"):
         if is_question and clauses:  # the mark stood alone after a closed clause
             clauses[-1] = clauses[-1]._replace(is_question=True)

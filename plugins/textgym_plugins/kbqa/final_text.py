@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from itertools import islice
 
@@ -16,22 +17,29 @@ TAG = re.compile(r"<answer>|</answer>", re.IGNORECASE)
 
 def without_echo(final: str, prompt: Prompt) -> str:
     """Return the completion without the prompt and its longer passages."""
-    if len(final) < 20 and final != prompt.text:
+    asked = prompt.text
+    if len(final) < 20 and final != asked:
         return final
-    message = prompt.text.strip()
+    message = asked.strip()
     if len(message) >= 8 and message in final:
         final = final.replace(message, "\n")
+    size = len(final)
     repeated: list[str] = []
-    for passage in prompt.passages:
-        if len(passage) <= len(final) + 2:
-            if (passage := passage.strip()) and len(passage) >= 20 and passage in final:
-                repeated.append(passage)
-        elif len(final) > _ECHO_CHARACTERS and final in passage and 2 * len(final) > len(passage):
+    for passage, bare in _stripped(prompt.passages):
+        if len(passage) <= size + 2:
+            if len(bare) >= 20 and bare in final:
+                repeated.append(bare)
+        elif size > _ECHO_CHARACTERS and final in passage and 2 * size > len(passage):
             return ""
     for passage in repeated:
         if len(repeated) > 1 or len(passage) > _ECHO_CHARACTERS:
             final = final.replace(passage, "\n")
     return final
+
+
+@functools.lru_cache(maxsize=1024)
+def _stripped(passages: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    return tuple((passage, passage.strip()) for passage in passages)
 
 
 def without_question(text: str, question: str) -> str:
@@ -41,6 +49,8 @@ def without_question(text: str, question: str) -> str:
         return text
     if text.lower().startswith(core) and _ASKS_LAST.search(core):
         text = text[len(core) :]
+    if "?" not in text and '"' not in text:  # only for speed: a pattern for each question is dear
+        return text
     return re.sub(re.escape(core) + r'\s*(?:\?|(?="))', "", text, flags=re.IGNORECASE)
 
 

@@ -23,14 +23,15 @@ _SENTENCE_VERB = re.compile(
 
 def is_listing(text: str, clauses: list[Clause], spans: list[Span]) -> bool:
     """Whether the one answer, which stands at `spans`, stands in a list with others."""
-    fragments = [c for c in clauses if _is_item(text, c, spans)]
-    if len(clauses) == 1 and _is_string_of_names(text, spans):
-        return True
-    numbered = [c for c in clauses if _NUMBERED.search(text, c.start, c.end)]
-    if len(numbered) > 1 and not all(_holds(c.start, c.end, spans) for c in numbered):
-        return True
-    if len(fragments) > 1 and len(fragments) == len(clauses):
-        return not all(_holds(c.start, c.end, spans) for c in fragments)
+    if len(clauses) == 1:
+        if _is_string_of_names(text, spans):
+            return True
+    else:
+        numbered = [c for c in clauses if _NUMBERED.search(text, c.start, c.end)]
+        if len(numbered) > 1 and not all(_holds(c.start, c.end, spans) for c in numbered):
+            return True
+        if clauses and all(_is_item(text, c, spans) for c in clauses):
+            return not all(_holds(c.start, c.end, spans) for c in clauses)
     if _bullets(text, spans):
         return True
     if not _ANY_SEPARATOR.search(text):

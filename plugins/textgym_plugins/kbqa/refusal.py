@@ -20,7 +20,9 @@ _LATIN = re.compile(r"[a-z]")
 
 def may_decline(text: str) -> bool:
     """Whether any clause of a folded, lower-case text can decline; quick, and often no."""
-    if not text.isascii() and refusing_chinese.CUE.search(text):
+    if text.isascii():
+        return bool(refusing_english.CUE.search(text))
+    if refusing_chinese.CUE.search(text):
         return True
     return bool(_LATIN.search(text)) and bool(refusing_english.CUE.search(text))
 

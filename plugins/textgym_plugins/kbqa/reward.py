@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, Literal, NamedTuple
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from textgym import Prompt, Reward, Sample, Score
 from textgym.reward import Isolation
 from textgym_plugins.kbqa.report import OVER_REFUSAL, report
+
+if TYPE_CHECKING:
+    from textgym_plugins.kbqa.target import Target
+    from textgym_plugins.kbqa.verdict import Verdict
 
 Label = Literal["TP", "FN", "TN", "FP"]
 Outcome = Literal["right", "wrong", "refused", "no_answer"]
@@ -64,10 +69,7 @@ class Kbqa(Reward):
 
     def read(self, sample: Sample) -> Reading:
         """Return the score, and whether the completion both declines and answers."""
-        # Its patterns take some milliseconds to compile, which a registry must not pay.
-        from textgym_plugins.kbqa.target import read_target
-        from textgym_plugins.kbqa.verdict import judge
-
+        read_target, judge = _rules()
         prompt = sample.prompt
         target = read_target(prompt.target)
         is_answerable = target is not None if prompt.answerable is None else prompt.answerable
@@ -100,6 +102,15 @@ class Kbqa(Reward):
         if not is_answerable:
             return "FP", table.answered
         return ("TP", table.right) if outcome == "right" else ("FN", table.wrong)
+
+
+@functools.cache
+def _rules() -> tuple[Callable[[JsonValue], Target | None], Callable[..., Verdict]]:
+    # Their patterns take some milliseconds to compile, which a registry must not pay.
+    from textgym_plugins.kbqa.target import read_target
+    from textgym_plugins.kbqa.verdict import judge
+
+    return read_target, judge
 
 
 _NAMES: dict[tuple[Label, Outcome], str] = {

@@ -7,6 +7,7 @@ in another that does not speak of it. Anything less plain is left alone.
 
 from __future__ import annotations
 
+import functools
 import re
 
 from textgym_plugins.kbqa.clauses import Clause
@@ -20,6 +21,8 @@ _SUBJECT = re.compile(
 )
 _PREDICATE = re.compile(rf"^\W*(?:[Tt]he )?(?P<rest>[^,]{{3,120}}?) (?:is|was) (?P<name>{_NAME})")
 _DOER = re.compile(rf"^\W*(?:[Tt]he )?(?P<name>{_NAME}) (?P<rest>[a-z].{{3,120}})")
+_NAMING = ((_SUBJECT, 0.5), (_PREDICATE, 0.5), (_DOER, 0.75))
+_CAPITAL = re.compile("[A-Z]")
 _DEED = re.compile(r"([a-z]+) (?:it|him|her|them|this|that)\b")
 """A verb whose object is what the question is about."""
 _CHINESE = re.compile(
@@ -89,15 +92,20 @@ def is_outdone(
     return best >= 0.5
 
 
+@functools.lru_cache(maxsize=4096)
+def _years_in(question: str) -> frozenset[str]:
+    return frozenset(_YEAR.findall(question))
+
+
 def _claimed_noun(content: str, asked: frozenset[str], question: str) -> frozenset[str]:
     """Return the words of the question that a clause says a new name is, if it says so."""
     if _FORMER.search(content):
         return frozenset()
-    years, given = set(_YEAR.findall(question)), set(_YEAR.findall(content))
+    years, given = _years_in(question), set(_YEAR.findall(content))
     if given and not given & years:
         return frozenset()
     size = len(asked) - len(years)
-    for pattern, share in ((_SUBJECT, 0.5), (_PREDICATE, 0.5), (_DOER, 0.75)):
+    for pattern, share in _NAMING if _CAPITAL.search(content) else ():
         found = pattern.search(content)
         if found is None or found["name"].lower() in _NO_NAMES:
             continue
@@ -109,7 +117,8 @@ def _claimed_noun(content: str, asked: frozenset[str], question: str) -> frozens
         noun = content_words(found["rest"].lower()) & asked
         if noun and len(noun) >= share * size:
             return noun
-    found = _CHINESE.search(content.strip(" \"'。."))
+    is_chinese = "是" in content or "为" in content
+    found = _CHINESE.search(content.strip(" \"'。.")) if is_chinese else None
     if found is None or _ASKING.search(found["name"]):
         return frozenset()
     if found["noun"] in asked and not content_words(found["name"]) & asked:

@@ -20,8 +20,13 @@ class Part(NamedTuple):
 
     clause: Clause
     role: Role
-    overlap: float
-    """Share of the question's words that the clause repeats."""
+    content: str
+    question: str
+
+    @property
+    def overlap(self) -> float:
+        """Share of the question's words that the clause repeats."""
+        return overlap(self.content, self.question)
 
 
 _QUOTE = re.compile(r'"([^"\n]{4,200})"')
@@ -63,7 +68,7 @@ def parts_of(
                 if clause.is_question
                 else role_of(content[:400], is_document, after_document)
             )
-        parts.append(Part(clause, role, overlap(content, question)))
+        parts.append(Part(clause, role, content, question))
         after_document = is_document or (after_document and role in _KEEPS_TOPIC)
     return parts
 

@@ -65,7 +65,10 @@ def judge(
     final = final.strip()
     if len(final) > MAX_CHARACTERS:
         return Verdict("no_answer", f"{len(final)} characters are no answer")
-    text = without_gaps(fold(TAG.sub("\nanswer: ", without_echo(final, prompt))).strip())
+    said = without_echo(final, prompt)
+    if "<" in said:
+        said = TAG.sub("\nanswer: ", said)
+    text = without_gaps(fold(said).strip())
     if not any(map(str.isalnum, text)):
         return Verdict("no_answer", "empty" if not final else "nothing but what the prompt holds")
     return _Reading(text, prompt, target, is_answerable=is_answerable).verdict()
@@ -247,6 +250,8 @@ class _Reading:
 
     def _is_disputed(self, index: int) -> bool:
         """Whether one source is said to hold this and another something else."""
+        if len(self.clauses) < 2:
+            return False
         clause = self.clauses[index]
         if not _SOURCE.search(self.text[clause.start : clause.end]):
             return False
