@@ -2,8 +2,9 @@
 
 A padded completion of T ids of a vocabulary of V is a number below V**T. Where prompts times
 numbers is small, a table holds for each pair where its outcome stands in arrays of outcomes, so
-the finished rows of a step gather their infos in a few numpy calls. It fills itself as completions
-occur; what it holds is what `TextGenWorld.judge_tokens` returned, bit for bit.
+the finished rows of a step gather their infos in a few numpy calls; another one holds the values of
+unfinished completions, which dense rewards are differences of. They fill themselves as completions
+occur; what they hold is what `TextGenWorld` returned, bit for bit.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 import numpy as np
 from numpy.typing import NDArray
 
-from textgym_envs.arrays import Bools, Ints, extended
+from textgym_envs.arrays import Bools, Floats, Ints, extended
 from textgym_envs.vector_infos import Outcomes, outcome_table
 from textgym_envs.world import TextGenWorld
 
@@ -22,16 +23,61 @@ _MAX_CODES = 1 << 22
 _MAX_OUTCOMES = 1 << 18
 
 
+def num_codes(world: TextGenWorld) -> int:
+    """Return how many completions there are, padded ones included."""
+    return int(world.tokenizer.vocab_size) ** world.max_new
+
+
+class CompletionCodes:
+    """The numbers of pairs of a row of the prompt table and a completion."""
+
+    def __init__(self, world: TextGenWorld) -> None:
+        self._num_codes = num_codes(world)
+        self.num_pairs = world.table.num_rows * self._num_codes
+        powers = np.arange(world.max_new, dtype=np.int64)
+        self._weights: Ints = world.tokenizer.vocab_size**powers
+
+    def of(self, rows: Ints, completions: Ints) -> Ints:
+        """Return the numbers of rows (k,) with completions (k, max_new)."""
+        codes: Ints = completions @ self._weights
+        codes += rows * self._num_codes
+        return codes
+
+
+class PrefixTable:
+    """The values of a world's unfinished completions, by row of its prompt table and code."""
+
+    def __init__(self, world: TextGenWorld) -> None:
+        self._world = world
+        self._codes = CompletionCodes(world)
+        self._values: Floats = np.full(self._codes.num_pairs, np.nan)  # nan: not known
+
+    @staticmethod
+    def suits(world: TextGenWorld) -> bool:
+        """Return whether the table of this world is small, and what it holds stays so."""
+        return CodeTable.suits(world) and world.judge.rubric.deterministic
+
+    def values(self, rows: Ints, completions: Ints) -> Floats:
+        """Return `TextGenWorld.prefix_values` of completions (k, max_new), padded."""
+        codes = self._codes.of(rows, completions)
+        values: Floats = self._values.take(codes)
+        unknown = np.flatnonzero(np.isnan(values))
+        if unknown.size:
+            new_codes, first = np.unique(codes[unknown], return_index=True)
+            new = unknown[first]
+            found = self._world.prefix_values(rows[new].tolist(), completions[new])
+            self._values[new_codes] = found
+            values = self._values.take(codes)
+        return values
+
+
 class CodeTable:
     """The outcomes of one world by row of its prompt table and code of the completion."""
 
     def __init__(self, world: TextGenWorld) -> None:
         self._world = world
-        self._num_codes = world.tokenizer.vocab_size**world.max_new
-        powers = np.arange(world.max_new, dtype=np.int64)
-        self._weights: Ints = world.tokenizer.vocab_size**powers
-        num_places = world.table.num_rows * self._num_codes
-        self._places: Places = np.zeros(num_places, dtype=np.int64)  # 0: not known
+        self._codes = CompletionCodes(world)
+        self._places: Places = np.zeros(self._codes.num_pairs, dtype=np.int64)  # 0: not known
         self.outcomes = outcome_table([], world.judge.part_names)
         self._num_kept = 1
         self._scores_cuts = world.judge.is_scored("length")
@@ -39,8 +85,7 @@ class CodeTable:
     @staticmethod
     def suits(world: TextGenWorld) -> bool:
         """Return whether the table of this world is small."""
-        num_codes: int = world.tokenizer.vocab_size**world.max_new
-        return world.table.num_rows * num_codes <= _MAX_CODES
+        return world.table.num_rows * num_codes(world) <= _MAX_CODES
 
     def places(
         self, rows: Ints, completions: Ints, is_stopped: Bools, ended: Bools, *, some_idle: bool
@@ -54,8 +99,7 @@ class CodeTable:
             ended: whether this step finished the completion; shape (num_envs,).
             some_idle: whether there are completions that an earlier step finished.
         """
-        codes = completions @ self._weights
-        codes += (rows if self._scores_cuts else rows * is_stopped) * self._num_codes
+        codes = self._codes.of(rows if self._scores_cuts else rows * is_stopped, completions)
         places: Places = self._places.take(codes)  # an unfinished completion has no place
         if some_idle:
             places *= ended

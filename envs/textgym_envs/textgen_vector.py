@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from textgym import Prompt
 from textgym.errors import ConfigError
 from textgym_envs.arrays import Bools, Floats, Ints, row_items
-from textgym_envs.code_table import CodeTable
+from textgym_envs.code_table import CodeTable, PrefixTable
 from textgym_envs.config import TextGenConfig, parse_config
 from textgym_envs.judging import Outcome
 from textgym_envs.prompt_pool import PromptPool
@@ -70,6 +70,8 @@ class TextGenVectorEnv(NativeVectorEnv):
         self._num_actions, self._eos = world.tokenizer.num_actions, world.tokenizer.eos_id
         has_codes = not self.config.is_text and CodeTable.suits(world)
         self._codes = CodeTable(world) if has_codes else None
+        has_prefixes = world.is_dense and PrefixTable.suits(world)
+        self._prefixes = PrefixTable(world) if has_prefixes else None
         self._rows: Ints = np.zeros(num_envs, dtype=np.int64)  # of the prompt table
         self._last_texts: list[str] = [""] * num_envs
         if not self.config.is_text:
@@ -182,9 +184,11 @@ class TextGenVectorEnv(NativeVectorEnv):
         self._emitted = values
         return rewards
 
-    def _prefix_values(self, envs: Ints) -> list[float]:
-        rows = self._rows.take(envs).tolist()
-        return self._world.prefix_values(rows, self._completions[envs])
+    def _prefix_values(self, envs: Ints) -> Floats:
+        rows, completions = self._rows.take(envs), self._completions[envs]
+        if self._prefixes is not None:
+            return self._prefixes.values(rows, completions)
+        return np.array(self._world.prefix_values(rows.tolist(), completions))
 
     def _finish_tokens(self, ended: Bools, is_stopped: Bools, *, some_idle: bool) -> Final:
         if self._codes is not None:

@@ -90,7 +90,7 @@ def test_score_answers_every_outcome(serve: Serve) -> None:
     assert scores[3]["label"] == "?"
     info = client.get("/v1/info").json()
     assert answer["fingerprint"] == info["fingerprint"]
-    assert (info["deterministic"], info["dense"]) == (True, False)
+    assert (info["deterministic"], info["dense"]) == (False, False)
     assert 'textgym_items_total{outcome="failed/raised"} 1.0' in client.get("/metrics").text
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt
 
 from textgym.errors import ConfigError, UnknownNameError, did_you_mean
+from textgym_agents.env_source import SUCCESSORS
 
 Settings = dict[str, JsonValue]
 ALL = "all"
@@ -49,12 +50,12 @@ def _ppo(
     gamma: float,
     gae_lambda: float,
     entropy_coef: float = 0.0,
-    is_linear: bool = False,
+    linear_rate: bool = False,
+    linear_clip: bool = False,
     normalize: bool = False,
     network: Settings | None = None,
 ) -> dict[str, Settings]:
     """Return the same PPO for ours and for Stable-Baselines3, which has no other `network`."""
-    schedule = "linear" if is_linear else "constant"
     shared: Settings = {
         "num_envs": num_envs,
         "normalize_observations": normalize,
@@ -65,8 +66,8 @@ def _ppo(
         "batch_size": batch_size,
         "update_epochs": update_epochs,
         "learning_rate": learning_rate,
-        "learning_rate_schedule": schedule,
-        "clip_schedule": schedule,
+        "learning_rate_schedule": "linear" if linear_rate else "constant",
+        "clip_schedule": "linear" if linear_clip else "constant",
         "gamma": gamma,
         "gae_lambda": gae_lambda,
         "entropy_coef": entropy_coef,
@@ -76,8 +77,8 @@ def _ppo(
         "n_steps": num_steps,
         "batch_size": batch_size,
         "n_epochs": update_epochs,
-        "learning_rate": f"linear:{learning_rate}" if is_linear else learning_rate,
-        "clip_range": "linear:0.2" if is_linear else 0.2,
+        "learning_rate": f"linear:{learning_rate}" if linear_rate else learning_rate,
+        "clip_range": "linear:0.2" if linear_clip else 0.2,
         "gamma": gamma,
         "gae_lambda": gae_lambda,
         "ent_coef": entropy_coef,
@@ -91,10 +92,15 @@ _TABULAR: dict[str, Settings] = {
     "expected_sarsa": {},
     "q_learning": {},
 }
-_TEXT_PPO = _ppo(
-    num_envs=256, num_steps=16, batch_size=1024, update_epochs=4, learning_rate=1e-3, gamma=1.0,
-    gae_lambda=0.95, entropy_coef=0.1, network={"kind": "embedding", "hidden": [128, 128]},
-)  # fmt: skip
+
+
+def _text_ppo(*, linear_rate: bool = False) -> dict[str, Settings]:
+    return _ppo(
+        num_envs=256, num_steps=16, batch_size=1024, update_epochs=4, learning_rate=1e-3,
+        gamma=1.0, gae_lambda=0.95, entropy_coef=0.1, linear_rate=linear_rate,
+        network={"kind": "embedding", "hidden": [128, 128]},
+    )  # fmt: skip
+
 
 TASKS = (
     Task(
@@ -107,7 +113,7 @@ TASKS = (
             "actor_critic": {},
             **_ppo(
                 num_envs=8, num_steps=32, batch_size=256, update_epochs=20, learning_rate=1e-3,
-                gamma=0.98, gae_lambda=0.8, is_linear=True,
+                gamma=0.98, gae_lambda=0.8, linear_rate=True, linear_clip=True,
             ),
             "sb3:a2c": {"num_envs": 8},
             "sb3:trpo": {"num_envs": 2},
@@ -132,6 +138,7 @@ TASKS = (
                 gamma=0.99, gae_lambda=0.94, normalize=True,
             ),
         },
+        evaluation_episodes=300,  # over 50 the standard error would be 2
     ),
     Task(
         env="Pendulum-v1",
@@ -165,7 +172,7 @@ TASKS = (
         suite="text",
         budget=200_000,
         agents={
-            "random": {}, "value_iteration": {}, **_TABULAR, **_TEXT_PPO, "lm:ppo": {},
+            "random": {}, "value_iteration": {}, **_TABULAR, **_text_ppo(), "lm:ppo": {},
             "sb3:dqn": {}, "sb3:a2c": {"num_envs": 16},
         },
         evaluation_episodes=500,
@@ -174,15 +181,25 @@ TASKS = (
         env="textgym:ToyTwoTurn-v0",
         suite="text",
         budget=100_000,
-        agents={"random": {}, "value_iteration": {}, **_TABULAR, **_TEXT_PPO, "lm:ppo": {}},
+        agents={"random": {}, "value_iteration": {}, **_TABULAR, **_text_ppo(), "lm:ppo": {}},
         evaluation_episodes=500,
     ),
     Task(
         env="textgym:ToyText-v0",
         suite="text",
-        budget=1_000_000,
+        budget=2_000_000,
         agents={
-            "random": {}, "value_iteration": {}, "q_learning": {}, **_TEXT_PPO, "lm:ppo": {},
+            "random": {}, "value_iteration": {}, "q_learning": {}, **_text_ppo(linear_rate=True),
+            "sb3:dqn": {
+                "num_envs": 64,
+                "settings": {
+                    "learning_rate": 1e-3, "gamma": 1.0, "batch_size": 256, "buffer_size": 200_000,
+                    "learning_starts": 10_000, "train_freq": 1, "gradient_steps": 4,
+                    "target_update_interval": 6_400, "exploration_fraction": 0.5,
+                    "exploration_final_eps": 0.02, "policy_kwargs": {"net_arch": [128, 128]},
+                },
+            },
+            "lm:ppo": {},
         },
         evaluation_episodes=500,
     ),
@@ -217,12 +234,16 @@ def task_name(env: str) -> str:
     return env.rpartition(":")[2]
 
 
+def task_of(env: str) -> Task | None:
+    """Return the task that a suite has for an environment; None if it has none."""
+    name = SUCCESSORS.get(task_name(env), task_name(env))
+    return next((task for task in TASKS if task_name(task.env) == name), None)
+
+
 def settings_for(agent: str, env: str) -> Settings:
     """Return the settings that a suite has for an agent on an environment; none if it has none."""
-    for task in TASKS:
-        if task_name(task.env) == task_name(env) and agent in task.agents:
-            return task.agents[agent]
-    return {}
+    task = task_of(env)
+    return task.agents.get(agent, {}) if task is not None else {}
 
 
 def chosen_agents(tasks: Sequence[Task], names: Sequence[str]) -> list[str]:

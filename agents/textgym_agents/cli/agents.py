@@ -15,7 +15,7 @@ from textgym.config import load_config, read_yaml
 from textgym.errors import ConfigError
 from textgym.seeding import Purpose, derive_seed
 from textgym_agents.agent import check_count, evaluate
-from textgym_agents.baselines.suites import TASKS, settings_for, task_name
+from textgym_agents.baselines.suites import settings_for, task_name, task_of
 from textgym_agents.env_source import exact_solution_of, opened, spec_of
 from textgym_agents.run.agent_run import AgentRunConfig, load_trained, train_agent
 from textgym_agents.run.directory import RunDirectory
@@ -41,8 +41,8 @@ def _new_config(args: argparse.Namespace) -> AgentRunConfig:
         raise ConfigError("--env: say where the agent learns, e.g. --env CartPole-v1")
     preset: dict[str, Any] = {"agent": agent, "env": env}
     preset["settings"] = settings_for(str(agent), str(env))
-    budget = next((t.budget for t in TASKS if task_name(t.env) == task_name(str(env))), None)
-    preset |= {} if budget is None else {"total_steps": budget}
+    task = task_of(str(env))
+    preset |= {} if task is None else {"total_steps": task.budget}
     if task_name(str(env)) == "TextGen-v0":
         preset["evaluation_kwargs"] = {"split": "evaluation"}
     return load_config(AgentRunConfig, path=args.config, preset=preset, overrides=_overrides(args))

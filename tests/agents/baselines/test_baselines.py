@@ -26,7 +26,14 @@ from textgym_agents.baselines.jobs import (
 )
 from textgym_agents.baselines.random_agent import RandomAgent
 from textgym_agents.baselines.report import as_markdown, find_scale
-from textgym_agents.baselines.suites import TASKS, Task, chosen_agents, settings_for, tasks_of
+from textgym_agents.baselines.suites import (
+    TASKS,
+    Task,
+    chosen_agents,
+    settings_for,
+    task_of,
+    tasks_of,
+)
 from textgym_agents.run.agent_run import AgentRunConfig, make_agent
 
 TOY = "textgym:ToyTwoTurn-v0"
@@ -173,6 +180,8 @@ def test_every_task_has_settings_that_its_agents_take() -> None:
     )
     assert settings_for("ppo", "CartPole-v1") == suites.TASKS[0].agents["ppo"]
     assert settings_for("ppo", "Nowhere-v0") == {}
+    assert task_of("Taxi-v3") == task_of("Taxi-v4") == tasks_of("classic", envs=["Taxi-v4"])[0]
+    assert task_of("textgym:ToyText-v0") == task_of("ToyText-v0") != task_of("Nowhere-v0")
 
 
 def test_ours_and_theirs_have_the_same_numbers() -> None:
