@@ -25,7 +25,8 @@ _MAX_OUTCOMES = 1 << 18
 
 def num_codes(world: TextGenWorld) -> int:
     """Return how many completions there are, padded ones included."""
-    return int(world.tokenizer.vocab_size) ** world.max_new
+    count: int = world.tokenizer.vocab_size**world.max_new
+    return count
 
 
 class CompletionCodes:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import ast
-import copy
 import json
 import math
 import pickle
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import textgym
+from benchmarks.code_verdicts import (
+    FILES,
+    Problem,
+    mutant_samples,
+    read_problems,
+    sample_of,
+)
 from textgym.errors import PromptError
-from textgym_plugins.code import CodeReward, HumanEval, Mbpp
+from textgym_plugins.code import CodeReward, HumanEval
 
 needs_bwrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bwrap is not installed")
 TARGET = {"kind": "assert", "code": "assert add(1, 2) == 3\nassert add(-1, 1) == 0\n"}
@@ -115,103 +120,25 @@ def test_a_raw_humaneval_prompt_needs_no_more_than_its_tests() -> None:
     assert score("    return n\n", prompt).value == 0.0
 
 
-Problem = tuple[str, str, textgym.Prompt]
-
-
 @pytest.fixture(params=["humaneval", "mbpp"])
 def problems(request: pytest.FixtureRequest, shared_data: Callable[[str], Path]) -> list[Problem]:
-    """Each canonical program, the plain test code that judges it, and the prompt."""
-    if request.param == "humaneval":
-        path = shared_data("human_eval.jsonl")
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        humaneval = HumanEval(path=path)
-        return [
-            (
-                row["prompt"] + row["canonical_solution"],
-                f"{row['test']}\ncheck({row['entry_point']})\n",
-                humaneval.prompt(index),
-            )
-            for index, row in enumerate(rows)
-        ]
-    path = shared_data("mbpp.jsonl")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    mbpp = Mbpp(path=path)
-    return [
-        (row["code"], "\n".join([*row["test_imports"], *row["test_list"]]), mbpp.prompt(index))
-        for index, row in enumerate(rows)
-    ]
+    return read_problems(request.param, shared_data(FILES[request.param]))
 
 
 @needs_bwrap
 def test_every_canonical_solution_passes(problems: list[Problem]) -> None:
-    samples = [textgym.Sample(prompt=p, completion=f"```python\n{c}\n```") for c, _, p in problems]
+    samples = [sample_of(p.program, p.prompt) for p in problems]
     scores = CodeReward(num_workers=2).score_batch(samples)
     assert [s.reason for s in scores if s.value != 1.0] == []
 
 
 @needs_bwrap
 def test_no_mutant_passes(problems: list[Problem]) -> None:
-    found = [(next(mutants_noticed(code, test), None), prompt) for code, test, prompt in problems]
-    samples = [textgym.Sample(prompt=p, completion=f"```python\n{m}\n```") for m, p in found if m]
+    samples = mutant_samples(problems)
     assert len(samples) > 0.7 * len(problems), "most have an operator or constant that matters"
     scores = CodeReward(num_workers=2, value="all").score_batch(samples)
     assert [s.status for s in scores] == ["scored"] * len(samples)
     assert [sample.prompt.id for s, sample in zip(scores, samples, strict=True) if s.value] == []
-
-
-_SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult,
-    ast.FloorDiv: ast.Mult,
-    ast.Mod: ast.Mult, ast.Pow: ast.Mult, ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Gt: ast.LtE,
-    ast.LtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.And: ast.Or, ast.Or: ast.And,
-    ast.In: ast.NotIn, ast.NotIn: ast.In, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
-    ast.BitXor: ast.BitAnd, ast.RShift: ast.LShift, ast.LShift: ast.RShift, ast.USub: ast.UAdd,
-}  # fmt: skip
-
-
-def mutants_noticed(code: str, test: str) -> Iterator[str]:
-    """Yield the program with one operator or constant changed, where plain execution fails."""
-    tree = ast.parse(code)
-    for index, _ in enumerate(ast.walk(tree.body[-1])):  # before it may stand helpers of the prompt
-        changed = copy.deepcopy(tree)
-        node = list(ast.walk(changed.body[-1]))[index]
-        if _mutate(node) and not passes_plainly(mutant := ast.unparse(changed), test):
-            yield mutant
-
-
-def _mutate(node: ast.AST) -> bool:
-    if isinstance(node, ast.BinOp | ast.UnaryOp | ast.BoolOp) and type(node.op) in _SWAPPED:
-        node.op = _SWAPPED[type(node.op)]()  # type: ignore[assignment]
-    elif isinstance(node, ast.Compare) and type(node.ops[0]) in _SWAPPED:
-        node.ops[0] = _SWAPPED[type(node.ops[0])]()  # type: ignore[call-overload]
-    elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        node.value += 1  # type: ignore[operator]
-    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
-        node.value = not node.value
-    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-        node.value += "x"
-    else:
-        return False
-    return True
-
-
-def passes_plainly(program: str, test: str) -> bool:
-    """Execute program and test in one namespace; a program that does not end in time fails."""
-    import signal
-
-    def stop(*_: object) -> None:
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, 1.0)
-    try:
-        exec(f"{program}\n{test}", {"__name__": "plain"})
-    except (Exception, RecursionError):
-        return False
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    return True
 
 
 @pytest.mark.parametrize(("row", "message"), [
