@@ -85,3 +85,17 @@ def test_reference_service_answers_no_500(reference_model: Path) -> None:
     answered = fuzz(create_app(service, limits=LIMITS, token=TOKEN))
     assert sum(answered.values()) >= 40
     assert answered["/v1/logprobs", 422] > 0
+
+
+def test_chat_answers_no_500(tmp_path: Path) -> None:
+    lm = importlib.import_module("textgym_agents.lm.tiny")
+    chat = importlib.import_module("textgym.serve.chat")
+    tokenizer = lm.tiny_tokenizer()
+    model = lm.tiny_model(tokenizer, seed=0)
+    model.config.max_position_embeddings = 128  # so that answers are short
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    service = chat.ChatService(tmp_path, device="cpu")
+    answered = fuzz(create_app(service, limits=LIMITS, token=TOKEN))
+    assert answered["/v1/chat/completions", 200] > 0
+    assert answered["/v1/chat/completions", 422] > 0

@@ -1,4 +1,4 @@
-"""`textgym serve rewards|executor|reference`: a service on HTTP; docs/services.md."""
+"""`textgym serve rewards|executor|reference|chat`: a service on HTTP; docs/services.md."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from textgym.scoring import Scorer
 from textgym.serve.settings import Limits, check_exposure, read_token
 
 if TYPE_CHECKING:
+    from textgym.serve.app import AnyService
+    from textgym.serve.chat import ChatService
     from textgym.serve.reference import ReferenceService
     from textgym.serve.services import ScoringService
 
@@ -49,8 +52,12 @@ def configure(parser: ArgumentParser) -> None:
         "--max-tokens", type=_positive, default=8192, metavar="N",
         help="padded tokens of one pass through the model",
     )  # fmt: skip
-    for each in (rewards, executor, reference):
+    chat = services.add_parser("chat", help="chat completions of a small model")
+    chat.add_argument("--model", type=Path, required=True, metavar="FOLDER")
+    chat.add_argument("--device", help="as torch names it (default: a GPU if there is one)")
+    for each in (rewards, executor, reference, chat):
         _add_common(each)
+    chat.set_defaults(threads=64)  # they wait for one another, and are answered together
 
 
 def run(arguments: Namespace) -> int:
@@ -61,8 +68,7 @@ def run(arguments: Namespace) -> int:
     from textgym.serve.run import listen, run_app
 
     bound = listen(arguments.host, arguments.port)
-    is_reference = arguments.service == "reference"
-    service = _reference(arguments) if is_reference else _scoring(arguments)
+    service = _MODELS.get(arguments.service, _scoring)(arguments)
     app = create_app(service, limits=_limits(arguments), token=token)
     host, port = bound.getsockname()[:2]
     started = {
@@ -144,6 +150,15 @@ def _reference(arguments: Namespace) -> ReferenceService:
     )
 
 
+def _chat(arguments: Namespace) -> ChatService:
+    from textgym.serve.chat import ChatService
+
+    return ChatService(arguments.model, device=arguments.device)
+
+
+_MODELS: dict[str, Callable[[Namespace], AnyService]] = {"reference": _reference, "chat": _chat}
+
+
 def _config(overrides: list[str]) -> dict[str, Any]:
     config: dict[str, Any] = {}
     for override in overrides:
@@ -165,4 +180,4 @@ def _seconds(text: str) -> float:
     return value
 
 
-COMMAND = Command("serve rewards, the executor or a reference model on HTTP", configure, run)
+COMMAND = Command("serve rewards, the executor or a model on HTTP", configure, run)

@@ -14,6 +14,8 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 import textgym
+from textgym.serve.chat import ChatService
+from textgym.serve.chat_wire import ChatRequest, ChatResponse
 from textgym.serve.guard import Guard
 from textgym.serve.jobs import Answer, Jobs, RefusedError
 from textgym.serve.metrics import Metrics
@@ -57,9 +59,11 @@ _PLAIN_TEXT: dict[str, Any] = {"content": {"text/plain": {"schema": {"type": "st
 _WORDS = {400: "no_json", 404: "not_found", 405: "method"}
 _MAX_SHOWN = 10
 
+AnyService = ScoringService | ReferenceService | ChatService
+
 
 def create_app(
-    service: ScoringService | ReferenceService,
+    service: AnyService,
     *,
     limits: Limits | None = None,
     token: str | None = None,
@@ -94,6 +98,8 @@ def create_app(
     _add_reports(app, worker)
     if isinstance(service, ScoringService):
         _add_scoring(app, service, worker)
+    elif isinstance(service, ChatService):
+        _add_chat(app, service, worker)
     else:
         _add_logprobs(app, service, worker)
     _answer_errors(app)
@@ -107,7 +113,7 @@ class _Worker:
 
     def __init__(
         self,
-        service: ScoringService | ReferenceService,
+        service: AnyService,
         limits: Limits,
         metrics: Metrics,
         jobs: Jobs,
@@ -211,6 +217,19 @@ def _add_logprobs(app: FastAPI, service: ReferenceService, worker: _Worker) -> N
             expected=body.fingerprint,
             work=work,
         )
+
+
+def _add_chat(app: FastAPI, service: ChatService, worker: _Worker) -> None:
+    path = "/v1/chat/completions"
+
+    @app.post(path, summary="Go on with a conversation", **_work_options(ChatResponse))
+    async def chat(body: ChatRequest, request: Request, request_id: RequestId = None) -> Response:
+        def work() -> Answer:
+            response = service.complete(body)
+            worker.metrics.count_items(["answered"])
+            return Answer(response.model_dump_json().encode(), True)
+
+        return await worker.run(request, request_id, num_items=1, expected=None, work=work)
 
 
 def _work_options(model: type[BaseModel]) -> dict[str, Any]:

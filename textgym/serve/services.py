@@ -10,7 +10,7 @@ from textgym.scoring import Scorer
 from textgym.serve.fingerprint import rubric_fingerprint
 from textgym.serve.wire import Info, ScoreRequest, ScoreResponse, WireScore, samples_of
 
-ServiceName = Literal["rewards", "executor", "reference"]
+ServiceName = Literal["rewards", "executor", "reference", "chat"]
 
 
 class Service(Protocol):

@@ -174,7 +174,7 @@ class LogprobResponse(_Wire):
 class Info(_Wire):
     """What a service is."""
 
-    service: Literal["rewards", "executor", "reference"]
+    service: Literal["rewards", "executor", "reference", "chat"]
     title: str
     """The rewards, or the model's folder."""
     fingerprint: str

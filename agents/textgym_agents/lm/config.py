@@ -246,8 +246,9 @@ class TrainConfig(Config):
 
     seed: int = Field(default=0, ge=0)
     """The one seed of the run; every stream of random numbers is derived from it."""
-    iterations: PositiveInt | None = None
-    """Rollout and update, this many times; None makes it `epochs` passes over the prompts."""
+    iterations: NonNegativeInt | None = None
+    """Rollout and update, this many times; 0 leaves it at the cold start, None makes it `epochs`
+    passes over the prompts."""
     epochs: PositiveInt = 3
     """Passes over the training prompts, in numbers: prompts are drawn with replacement."""
     threads: PositiveInt | None = None
