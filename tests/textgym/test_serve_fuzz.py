@@ -92,7 +92,7 @@ def test_chat_answers_no_500(tmp_path: Path) -> None:
     chat = importlib.import_module("textgym.serve.chat")
     tokenizer = lm.tiny_tokenizer()
     model = lm.tiny_model(tokenizer, seed=0)
-    model.config.max_position_embeddings = 128  # so that answers are short
+    model.config.max_position_embeddings = 48  # so that answers are short
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     service = chat.ChatService(tmp_path, device="cpu")

@@ -50,6 +50,9 @@ class EvaluationResult(NamedTuple):
             rows[f"evaluation/{name}_reward"] = measured["rollout/reward"]
             rows[f"evaluation/{name}_length"] = measured["rollout/length"]
             rows[f"evaluation/{name}_failed"] = measured["rollout/num_failed"]
+            for key, value in measured.items():
+                if key.startswith("rollout/parts/"):
+                    rows[key.replace("rollout/", f"evaluation/{name}_", 1)] = value
             for task, part in by_task(rollout).items():
                 measured = part.metrics()
                 rows[f"evaluation/{name}/{task}"] = measured["rollout/success"]

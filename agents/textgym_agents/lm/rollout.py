@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
@@ -237,11 +237,22 @@ class Rollout(NamedTuple):
             "rollout/num_scored": float(len(scored)),
             "rollout/num_failed": float(failures.total()),
             **{f"rollout/failed/{kind}": float(count) for kind, count in failures.items()},
+            **{f"rollout/parts/{name}": value for name, value in _mean_parts(scored).items()},
         }
 
 
 def _mean(x: torch.Tensor) -> float:
     return float(x.mean()) if len(x) else math.nan
+
+
+def _mean_parts(transcripts: Sequence[Transcript]) -> dict[str, float]:
+    """Return the mean of each component of the reward, over the episodes that have it."""
+    values: defaultdict[str, list[float]] = defaultdict(list)
+    for transcript in transcripts:
+        for name, value in transcript.info.get("reward_parts", {}).items():
+            if math.isfinite(value):
+                values[name].append(value)
+    return {name: sum(each) / len(each) for name, each in values.items()}
 
 
 def _mean_success(transcripts: Sequence[Transcript]) -> float:

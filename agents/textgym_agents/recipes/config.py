@@ -113,7 +113,7 @@ class Column(Config):
     title: str
     """What stands above it."""
     metric: str
-    """`SUITE/METRIC`."""
+    """`SUITE/METRIC`, or `run/METRIC`: what stands in the stage's last evaluation."""
     kind: Literal["share", "number"] = "share"
     """How it is shown: in percent, or as it is."""
 
@@ -129,14 +129,20 @@ class Recipe(Config):
     """More placeholders; a value may hold placeholders itself."""
     stages: tuple[Stage, ...] = Field(min_length=1)
     """In the order in which they run."""
-    measure: Measure
-    """What is measured of the policy of each stage."""
+    measure: Measure | None = None
+    """What is measured of the policy of each stage; None leaves it at what its run says."""
     measure_model: bool = False
     """Whether the model that the recipe starts from is measured as well."""
     guards: tuple[Guard, ...] = ()
     """Each ends the recipe where it is not held."""
     columns: tuple[Column, ...] = Field(min_length=1)
     """Of the last table, whose rows are the measured models."""
+
+    @model_validator(mode="after")
+    def _check_measure(self) -> Recipe:
+        if self.measure is None and self.measure_model:
+            raise ValueError("measure_model is true, but measure does not say by what")
+        return self
 
     @model_validator(mode="after")
     def _check_names(self) -> Recipe:

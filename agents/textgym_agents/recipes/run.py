@@ -27,12 +27,14 @@ from textgym_agents.recipes.config import (
     OUT,
     POLICY,
     URL,
+    Measure,
     Recipe,
     Stage,
     filled,
 )
 from textgym_agents.recipes.services import serve
 from textgym_agents.run.directory import RunDirectory, write_atomically
+from textgym_agents.run.metrics import rows_of
 
 RECIPE_FILE = "recipe.yaml"
 PROGRESS_FILE = "progress.json"
@@ -193,8 +195,14 @@ class RecipeRun:
     def _measure(self, name: str, model: str) -> None:
         if name in self.progress["measured"]:
             return
+        figures = run_figures(self.path / name)
+        if self.recipe.measure is not None:
+            figures |= self._measure_suites(self.recipe.measure, name, model)
+        self._note("measured", name, figures)
+
+    def _measure_suites(self, measure: Measure, name: str, model: str) -> Figures:
         self.tell(f"measuring {name}")
-        measure, folder = self.recipe.measure, self.path / MEASURED / name
+        folder = self.path / MEASURED / name
         args = ["evaluate", model, "--suite", ",".join(measure.suites), "--out", str(folder)]
         args += ["--samples", str(measure.samples), "--temperature", str(measure.temperature)]
         args += ["--max-new-tokens", str(measure.max_new_tokens)]
@@ -204,7 +212,7 @@ class RecipeRun:
         for field, value in measure.set.items():
             args += ["--set", f"env.kwargs.{field}={json.dumps(value)}"]
         self._call([*args, *self.settings.engine], f"measuring '{name}'")
-        self._note("measured", name, read_figures(folder, measure.suites))
+        return read_figures(folder, measure.suites)
 
     def _check_guards(self, name: str) -> None:
         """Hold what a stage was measured at against the guards on it."""
@@ -239,6 +247,13 @@ def _figure(measured: Mapping[str, Figures], name: str, metric: str) -> float:
             f"{', '.join(figures)}"
         )
     return figures[metric]
+
+
+def run_figures(folder: Path) -> Figures:
+    """Return the numbers of a run's last evaluation, by `run/METRIC`; none where it has none."""
+    rows = rows_of(RunDirectory(folder).read_metrics(), "evaluation")
+    numbers = rows[-1].items() if rows else ()
+    return {f"run/{key}": value for key, value in numbers if isinstance(value, float)}
 
 
 def read_figures(folder: Path, suites: Sequence[str]) -> Figures:

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from textgym import Reward, Sample, Score
 from textgym.errors import MissingExtraError
 from textgym.reward import Isolation
@@ -38,16 +40,21 @@ class SimilarityReward(Reward):
     """`chrf` works in every language; `bleu` by words; `rouge` knows Latin letters and digits."""
     tokenizer: Literal["13a", "intl", "zh", "char"] = "13a"
     """How BLEU finds words: `13a` for English, `intl`, `zh` for Chinese, `char`."""
+    reference: str = Field(default="target", pattern=r"^(target|metadata\.\w+)$")
+    """Where a prompt has its reference: in its target, or as `metadata.NAME`, where the target is
+    what another reward needs."""
 
     def score(self, sample: Sample) -> Score:
         """Return the similarity; abstain where the target holds no text to compare with."""
-        references = [reference[:_LONGEST] for reference in accepted(sample.prompt.target)]
+        field, _, name = self.reference.partition(".")
+        held = sample.prompt.metadata.get(name) if name else sample.prompt.target
+        references = [reference[:_LONGEST] for reference in accepted(held)]
         if self.metric.startswith("rouge"):
             references = [r for r in references if _ROUGE_READS.search(r)]
         if not references:
-            what = short(str(sample.prompt.target))
+            what = short(str(held))
             return Score.unscored(
-                f"the target of prompt '{sample.prompt.id}' is {what}; {self.metric} needs a "
+                f"the {field} of prompt '{sample.prompt.id}' is {what}; {self.metric} needs a "
                 "text or a list of texts" + _ROUGE_HINT * self.metric.startswith("rouge")
             )
         answer = after_thinking(sample.completion) or ""

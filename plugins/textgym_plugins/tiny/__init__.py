@@ -6,8 +6,9 @@ Each has a real verifier, and demonstrations, right and wrong, for a supervised 
 from textgym_plugins.tiny.code import TinyCode
 from textgym_plugins.tiny.instructions import TinyInstructions
 from textgym_plugins.tiny.kbqa import TinyKbqa
+from textgym_plugins.tiny.queries import TinyQueries
 from textgym_plugins.tiny.safety import TinySafety
 
-TINY_SOURCES = (TinyCode, TinyKbqa, TinyInstructions, TinySafety)
+TINY_SOURCES = (TinyCode, TinyQueries, TinyKbqa, TinyInstructions, TinySafety)
 
-__all__ = ["TINY_SOURCES", "TinyCode", "TinyInstructions", "TinyKbqa", "TinySafety"]
+__all__ = ["TINY_SOURCES", "TinyCode", "TinyInstructions", "TinyKbqa", "TinyQueries", "TinySafety"]

@@ -50,7 +50,7 @@ class TinyCode(TinySource):
             messages=f"{examples}{_HEADER.rstrip()}",
             target={"kind": "function", "entry": "f", "header": _HEADER, "cases": cases},
             reward="code",
-            metadata={"task": self.name},
+            metadata={"task": self.name, "solution": _program(operator, constant)},
         )
         wrong = [_program(other, constant) for other in "+-*" if other != operator]
         wrong += [_program(operator, constant + step) for step in (-1, 1)]
