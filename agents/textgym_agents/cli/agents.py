@@ -93,6 +93,8 @@ def _stored_config(args: argparse.Namespace, run: RunDirectory) -> AgentRunConfi
 
 def evaluate_run(args: argparse.Namespace) -> None:
     """Play episodes with the agent of a run and print what came of them."""
+    if args.best:
+        raise ConfigError("--best is for the runs of language models; these keep the newest only")
     path = Path(args.policy)
     config = load_config(AgentRunConfig, path=path / "config.yaml", overrides=_overrides(args))
     metrics = evaluate(

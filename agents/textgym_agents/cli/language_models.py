@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from textgym.config import load_config
 from textgym.errors import ConfigError, UnknownNameError, did_you_mean
 from textgym_agents.lm.agent import PPOAgent
+from textgym_agents.lm.checkpoint import find_checkpoint
 from textgym_agents.lm.config import TrainConfig
 from textgym_agents.lm.evaluation import evaluate as evaluate_agent
 from textgym_agents.lm.evaluation import make_held_out
@@ -150,8 +151,6 @@ def _evaluated_agent(args: argparse.Namespace) -> PPOAgent:
         model = [f"policy.model={json.dumps(args.policy)}"]
         config = load_config(TrainConfig, preset=PRESETS["seed"], overrides=model + overrides)
         return build_agent(config)
-    checkpoint = RunDirectory.open(path).latest_checkpoint()
-    if checkpoint is None:
-        raise ConfigError(f"{path} has no checkpoint yet; continue it with --resume {path}")
+    checkpoint = find_checkpoint(RunDirectory.open(path), best=args.best)
     config = load_config(TrainConfig, path=path / "config.yaml", overrides=overrides)
     return build_agent(config, checkpoint=checkpoint)

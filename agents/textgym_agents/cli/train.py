@@ -27,7 +27,7 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--env", help="Gymnasium id of the environment")
     parser.add_argument("--steps", type=int, help="environment steps (not for language models)")
     parser.add_argument("--preset", help=f"where to start from: {', '.join(PRESETS)}")
-    parser.add_argument("--model", help="tiny, a folder, or a hub id")
+    parser.add_argument("--model", help="tiny, a folder, a run, or a hub id")
     parser.add_argument("--run", type=Path, help="the run directory (default: runs/<date-time>)")
     parser.add_argument(
         "--resume", nargs="?", const=LATEST, metavar="RUN",

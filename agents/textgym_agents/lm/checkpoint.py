@@ -7,21 +7,34 @@ and the iteration. Tensors are safetensors files; nothing is unpickled.
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
 
+from textgym.errors import ConfigError
 from textgym_agents.core.optimizer_state import optimizer_tensors, restore_optimizer
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.network import PolicyValueNetwork
+from textgym_agents.lm.policy_files import BASE_FOLDER, POLICY_FOLDER
 from textgym_agents.run.directory import STATE_FILE, RunDirectory
+from textgym_agents.run.disk import check_room
+from textgym_agents.run.manifest import find_damage
 
-POLICY_FOLDER = "policy"
 OPTIMIZER_FILE = "optimizer.safetensors"
 REFERENCE_FOLDER = "reference"
-BASE_FOLDER = "base"
+OTHER_BYTES = 16 << 20
+"""Tokenizer, value head and text."""
+
+
+class BestCheckpoint(BaseModel):
+    """The checkpoint with the highest value of the configuration's `best_metric`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    iteration: int
+    value: float
+    """Of the metric."""
 
 
 class TrainState(BaseModel):
@@ -35,37 +48,83 @@ class TrainState(BaseModel):
     """The KL penalty's current weight."""
     metrics_size: int
     """Length of metrics.jsonl in bytes."""
+    best: BestCheckpoint | None
+    """The best one so far, which stays; None before the metric was first known."""
 
 
-def save_checkpoint(agent: PPOAgent, run: RunDirectory, iteration: int) -> Path:
-    """Write a checkpoint after `iteration` updates; it counts once it is complete."""
-    folder = run.begin_checkpoint(iteration)
+def save_checkpoint(
+    agent: PPOAgent, run: RunDirectory, iteration: int, best: BestCheckpoint | None
+) -> None:
+    """Write a checkpoint after `iteration` updates; it counts once it is complete.
+
+    Raises:
+        DiskError: there is no room for it; what was saved before is untouched.
+    """
+    check_room(run, checkpoint_bytes(agent))
     _save_frozen_parts(agent, run)
-    agent.save(folder / POLICY_FOLDER)
-    save_file(optimizer_tensors(agent.optimizer), folder / OPTIMIZER_FILE)
-    state = TrainState(
-        iteration=iteration, beta=agent.kl_controller.beta, metrics_size=run.metrics_size()
-    )
-    (folder / STATE_FILE).write_text(json.dumps(state.model_dump()))
-    return run.commit_checkpoint(folder, iteration, keep=agent.config.keep_checkpoints)
+    keep, best_iteration = agent.config.keep_checkpoints, best.iteration if best else None
+    with run.new_checkpoint(iteration, keep=keep, best=best_iteration) as folder:
+        agent.save(folder / POLICY_FOLDER)
+        save_file(optimizer_tensors(agent.optimizer), folder / OPTIMIZER_FILE)
+        state = TrainState(
+            iteration=iteration,
+            beta=agent.kl_controller.beta,
+            metrics_size=run.metrics_size(),
+            best=best,
+        )
+        (folder / STATE_FILE).write_text(json.dumps(state.model_dump()))
+
+
+def checkpoint_bytes(agent: PPOAgent) -> int:
+    """Return about how many bytes a checkpoint takes once the optimiser has taken a step.
+
+    All weights, or those of the adapter; two moments of each that learns; what else there is.
+    """
+    network = agent.network
+    learnt = network.trainable()
+    saved = learnt if network.peft is not None else network.lm.parameters()
+    return sum(p.nbytes for p in saved) + 2 * sum(p.nbytes for p in learnt) + OTHER_BYTES
 
 
 def _save_frozen_parts(agent: PPOAgent, run: RunDirectory) -> None:
     """Write what never changes once per run: the base of an adapter, the reference policy."""
-    network, base = agent.network, run.path / BASE_FOLDER
+    network = agent.network
     if network.peft is not None and network.base_path is None:
-        network.save_base(base)
-    reference = run.path / REFERENCE_FOLDER
-    if agent.reference is not None and not reference.exists():
-        partial = reference.with_name(f".{REFERENCE_FOLDER}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        agent.reference.save(partial)
-        partial.rename(reference)
+        with run.new_part(BASE_FOLDER) as folder:
+            network.save_base(folder)
+        network.base_path = str((run.path / BASE_FOLDER).resolve())
+    if agent.reference is not None and not (run.path / REFERENCE_FOLDER).exists():
+        with run.new_part(REFERENCE_FOLDER) as folder:
+            agent.reference.save(folder)
+
+
+def find_checkpoint(run: RunDirectory, *, best: bool = False) -> Path:
+    """Return the newest checkpoint of a run, or the best that it knows.
+
+    Raises:
+        ConfigError: there is none, or it is damaged.
+    """
+    newest = run.latest_checkpoint()
+    if newest is None:
+        raise ConfigError(f"{run.path} has no checkpoint yet; continue it with --resume {run.path}")
+    if not best:
+        return newest
+    known = _read_state(newest).best
+    if known is None:
+        raise ConfigError(f"{run.path}: no checkpoint is the best, since none was evaluated")
+    path = run.checkpoint_path(known.iteration)
+    if damage := find_damage(path):
+        raise ConfigError(f"{path}, the best checkpoint, is damaged: {damage}")
+    return path
+
+
+def _read_state(folder: Path) -> TrainState:
+    return TrainState.model_validate_json((folder / STATE_FILE).read_text())
 
 
 def load_checkpoint(agent: PPOAgent, run: RunDirectory, folder: Path) -> TrainState:
     """Bring an agent, whose network was loaded from the checkpoint, to the checkpoint's state."""
-    state = TrainState.model_validate_json((folder / STATE_FILE).read_text())
+    state = _read_state(folder)
     restore_optimizer(agent.optimizer, load_file(folder / OPTIMIZER_FILE))
     agent.kl_controller.beta = state.beta
     if (run.path / REFERENCE_FOLDER).exists():

@@ -47,7 +47,7 @@ class PolicyConfig(Config):
     """The policy/value network."""
 
     model: str = "tiny"
-    """`tiny`, the folder of a Hugging Face causal language model, or a hub id."""
+    """`tiny`, the folder of a Hugging Face causal language model, a run, or a hub id."""
     mode: TrainMode = FullMode()
     """Which parameters learn."""
     precision: Literal["float32", "bf16"] = "float32"
@@ -138,7 +138,9 @@ class TrainConfig(Config):
     checkpoint_every: PositiveInt = 25
     """Iterations between checkpoints."""
     keep_checkpoints: PositiveInt = 2
-    """How many of the latest checkpoints stay."""
+    """How many of the latest checkpoints stay; the best one stays besides."""
+    best_metric: str = "evaluation/greedy_reward"
+    """The held-out metric whose highest value makes a checkpoint the best."""
     log_rollouts: int = Field(default=8, ge=0)
     """Episodes per iteration that are written to rollouts/."""
     env: EnvConfig = EnvConfig()

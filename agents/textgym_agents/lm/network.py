@@ -88,12 +88,12 @@ class PolicyValueNetwork(nn.Module):
 
     @classmethod
     def from_config(cls, config: PolicyConfig, *, seed: int) -> PolicyValueNetwork:
-        """Build `tiny`, or load a model from a folder or the hub; float32 weights."""
+        """Build `tiny`, or load a model from a folder, a run or the hub; float32 weights."""
         if config.model == "tiny":
             tiny = tiny_tokenizer()
             return cls(tiny_model(tiny, seed=seed), tiny, config, seed=seed)
-        if policy_files.is_policy(config.model):
-            return cls.load(config.model, config=config, seed=seed)
+        if (saved := policy_files.find_policy(config.model)) is not None:
+            return cls.load(saved, config=config, seed=seed)
         lm, tokenizer = policy_files.load_pretrained(config.model)
         return cls(lm, tokenizer, config, base_path=config.model, seed=seed)
 

@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from textgym.errors import ConfigError
 from textgym_agents.lm.config import PolicyConfig
+from textgym_agents.run.directory import RunDirectory
 
 if TYPE_CHECKING:
     from textgym_agents.lm.network import PolicyValueNetwork
@@ -31,6 +32,7 @@ MODE_FILE = "textgym_policy.json"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
 BASE_FOLDER = "base"
+POLICY_FOLDER = "policy"
 
 
 class SavedPolicy(NamedTuple):
@@ -51,6 +53,17 @@ def is_policy(path: str | Path) -> bool:
     return (Path(path) / MODE_FILE).exists()
 
 
+def find_policy(model: str) -> Path | None:
+    """Return the folder of a saved policy, or that in the newest checkpoint of a run; else None."""
+    path = Path(model)
+    if is_policy(path) or not (path / "config.yaml").exists():
+        return path if is_policy(path) else None
+    checkpoint = RunDirectory(path).latest_checkpoint()
+    if checkpoint is None or not is_policy(checkpoint / POLICY_FOLDER):
+        raise ConfigError(f"policy.model: the run {model} has no checkpoint of a language model")
+    return checkpoint / POLICY_FOLDER
+
+
 def load_pretrained(model: str) -> tuple[PreTrainedModel, Tokenizer]:
     """Load a causal language model and its tokenizer from a folder or the hub; float32 weights.
 
@@ -63,7 +76,7 @@ def load_pretrained(model: str) -> tuple[PreTrainedModel, Tokenizer]:
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"policy.model: cannot load '{model}': {_reason(model, error)}. Give 'tiny', the "
-            "folder of a Hugging Face causal language model, or a hub id (needs a network)."
+            "folder of a Hugging Face causal language model, a run, or a hub id (needs a network)."
         ) from error
 
 

@@ -16,17 +16,24 @@ from pathlib import Path
 import torch
 
 from textgym.config import dump_config
-from textgym.errors import ConfigError
+from textgym.errors import ConfigError, did_you_mean
 from textgym.seeding import Purpose, derive_seed
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.alarms import Alarms
-from textgym_agents.lm.checkpoint import POLICY_FOLDER, load_checkpoint, save_checkpoint
+from textgym_agents.lm.checkpoint import (
+    BestCheckpoint,
+    checkpoint_bytes,
+    load_checkpoint,
+    save_checkpoint,
+)
 from textgym_agents.lm.cold_start import ColdStart, make_demonstrator
 from textgym_agents.lm.config import FullMode, TrainConfig
-from textgym_agents.lm.evaluation import EvaluationResult, evaluate, make_held_out
+from textgym_agents.lm.evaluation import evaluate, make_held_out
 from textgym_agents.lm.network import PolicyValueNetwork
+from textgym_agents.lm.policy_files import POLICY_FOLDER
 from textgym_agents.lm.rollout import Rollout, collect, make_envs
 from textgym_agents.run.directory import RunDirectory
+from textgym_agents.run.disk import check_room, disk_errors
 from textgym_agents.run.environment import describe_environment
 from textgym_agents.run.interrupt import Interrupt
 from textgym_agents.run.metrics import MetricsLog
@@ -89,16 +96,18 @@ def learn(
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
+        DiskError: there is no room for the run; what was saved stays.
     """
     run = RunDirectory(run_path)
     trainer = Trainer(agent, run, progress or SilentProgress())
-    try:
-        run.prepare()
-        run.write_text("config.yaml", dump_config(agent.config))
-        run.write_text("environment.json", json.dumps(describe_environment(), indent=2))
-        trainer.train(resume_from)
-    finally:
-        trainer.close()
+    with disk_errors(run):
+        try:
+            run.prepare()
+            run.write_text("config.yaml", dump_config(agent.config))
+            run.write_text("environment.json", json.dumps(describe_environment(), indent=2))
+            trainer.train(resume_from)
+        finally:
+            trainer.close()
     return run.path
 
 
@@ -117,6 +126,7 @@ class Trainer:
         self.held_out = make_held_out(agent)
         self._open.callback(self.held_out.envs.close)
         self.alarms = Alarms()
+        self.best: BestCheckpoint | None = None
         self.num_iterations = self._count_iterations()
 
     def _count_iterations(self) -> int:
@@ -146,16 +156,25 @@ class Trainer:
                 self._iterate(iteration)
                 done = iteration + 1
                 is_last = done == self.num_iterations
+                must_save = done % self.config.checkpoint_every == 0 or is_last
                 if done % self.config.evaluation.every == 0 or is_last:
-                    self._evaluate(done)
-                if done % self.config.checkpoint_every == 0 or is_last or interrupt.requested:
-                    save_checkpoint(self.agent, self.run, done)
+                    must_save |= self._evaluate(done)
+                if must_save or interrupt.requested:
+                    self._save(done)
             plot_run(self.run)
+
+    def _save(self, done: int) -> None:
+        """Write a checkpoint, and see that there is room for the next while nothing is lost yet."""
+        save_checkpoint(self.agent, self.run, done, self.best)
+        if done < self.num_iterations:
+            check_room(self.run, checkpoint_bytes(self.agent))
 
     def _start(self, resume_from: Path | None, interrupt: Interrupt) -> int:
         """Begin or take up the run and return how many iterations are done."""
         if resume_from is not None:
+            self.run.set_aside_after(resume_from)
             state = load_checkpoint(self.agent, self.run, resume_from)
+            self.best = state.best
             self._start_log(first_step=state.iteration + 1)
             return state.iteration
         self.run.truncate_metrics(0)
@@ -165,7 +184,7 @@ class Trainer:
         self.agent.start_reference()
         self.progress.note(f"answering {self.held_out.envs.num_envs} held-out prompts before PPO")
         self._evaluate(0)
-        save_checkpoint(self.agent, self.run, 0)
+        self._save(0)
         return 0
 
     def _start_log(self, *, first_step: int) -> None:
@@ -233,11 +252,22 @@ class Trainer:
             transcripts += rollout.transcripts
         return Rollout(transcripts)
 
-    def _evaluate(self, iteration: int) -> EvaluationResult:
+    def _evaluate(self, iteration: int) -> bool:
+        """Answer the held-out prompts and return whether the policy is the best so far."""
         result = evaluate(self.agent, self.held_out)
-        self.log.write("evaluation", iteration, result.metrics())
+        metrics = result.metrics()
+        self.log.write("evaluation", iteration, metrics)
         self._keep_rollouts(f"evaluation-{iteration:07d}", result.greedy)
-        return result
+        name = self.config.best_metric
+        if name not in metrics:
+            raise ConfigError(
+                f"best_metric: there is no metric '{name}'.{did_you_mean(name, metrics)} An "
+                f"evaluation has: {', '.join(metrics)}"
+            )
+        is_best = metrics[name] > (self.best.value if self.best else -math.inf)
+        if is_best:
+            self.best = BestCheckpoint(iteration=iteration, value=metrics[name])
+        return is_best
 
     def _keep_rollouts(self, name: str, rollout: Rollout) -> None:
         kept = rollout.transcripts[: self.config.log_rollouts]

@@ -22,6 +22,7 @@ from textgym_agents.agent import Agent, AgentConfig, evaluate
 from textgym_agents.agent_files import agent_class, load_agent
 from textgym_agents.env_source import spec_of
 from textgym_agents.run.directory import STATE_FILE, RunDirectory
+from textgym_agents.run.disk import disk_errors
 from textgym_agents.run.environment import describe_environment
 from textgym_agents.run.interrupt import Interrupt
 from textgym_agents.run.metrics import MetricsLog
@@ -144,20 +145,20 @@ class AgentRun:
         self._save()
 
     def _save(self) -> None:
-        folder = self.run.begin_checkpoint(self._done)
-        self.agent.save(folder / AGENT_FOLDER)
-        state = {
-            "num_steps": self._done,
-            "evaluated": self._evaluated,
-            "metrics_size": self.run.metrics_size(),
-        }
-        (folder / STATE_FILE).write_text(json.dumps(state))
-        self.run.commit_checkpoint(folder, self._done, keep=self.config.keep_checkpoints)
+        with self.run.new_checkpoint(self._done, keep=self.config.keep_checkpoints) as folder:
+            self.agent.save(folder / AGENT_FOLDER)
+            state = {
+                "num_steps": self._done,
+                "evaluated": self._evaluated,
+                "metrics_size": self.run.metrics_size(),
+            }
+            (folder / STATE_FILE).write_text(json.dumps(state))
 
     def _resume(self) -> None:
         checkpoint = self.run.latest_checkpoint()
         if checkpoint is None:
             raise ConfigError(f"{self.run.path} has no checkpoint to go on from")
+        self.run.set_aside_after(checkpoint)
         state = json.loads((checkpoint / STATE_FILE).read_text())
         self.agent = load_agent(checkpoint / AGENT_FOLDER)
         self._done, self._evaluated = state["num_steps"], state["evaluated"]
@@ -190,10 +191,11 @@ def train_agent(
     """Run `config` in a run directory and return the agent; see `AgentRun.learn`."""
     run = RunDirectory(run_path)
     agent_run = AgentRun(config, run, progress)
-    run.prepare()
-    run.write_text("config.yaml", dump_config(config))
-    run.write_text("environment.json", json.dumps(describe_environment(), indent=2))
-    return agent_run.learn(resume=resume)
+    with disk_errors(run):
+        run.prepare()
+        run.write_text("config.yaml", dump_config(config))
+        run.write_text("environment.json", json.dumps(describe_environment(), indent=2))
+        return agent_run.learn(resume=resume)
 
 
 def load_trained(run_path: Path) -> Agent:
