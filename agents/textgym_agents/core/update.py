@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from textgym_agents.core.buffer import Evaluation
 from textgym_agents.core.config import ClipConfig, PPOConfig
+from textgym_agents.core.guard import StepGuard
 from textgym_agents.core.kl import KLStop, kl_per_token, log_ratio
 from textgym_agents.core.losses import Totals, aggregate, clip_counts, policy_loss, value_loss
 from textgym_agents.core.masked import masked, masked_mean, masked_std, masked_sum, num_counted
@@ -195,6 +196,7 @@ def ppo_update(
     max_new_tokens: int = 1,
     device: torch.device | None = None,
     on_step: Callable[[], None] | None = None,
+    guard: StepGuard | None = None,
 ) -> dict[str, float]:
     """Improve `policy` on one rollout and return the metrics of the update.
 
@@ -207,7 +209,12 @@ def ppo_update(
         max_new_tokens: the constant of the aggregation `token_sum_const`.
         device: where minibatches are moved to; None leaves them.
         on_step: called after each minibatch, e.g. to show progress.
+        guard: counts steps that are not finite over several updates; None over this one alone.
+
+    Raises:
+        NotFiniteError: too many steps in a row were not finite.
     """
+    guard = guard or StepGuard(config.optimizer.max_skipped_steps)
     stop = KLStop(
         config.kl_stop.target,
         config.kl_stop.statistic,
@@ -223,10 +230,14 @@ def ppo_update(
             totals = _totals(batch, max_new_tokens)
             optimizer.zero_grad(set_to_none=True)
             d = _accumulate(policy, batch, config, totals, stats, device)
-            if stop.should_stop(d, is_last=i == len(batches) - 1):
+            if d is not None and stop.should_stop(d, is_last=i == len(batches) - 1):
                 stats.was_stopped = True  # outside the trust region: stop before the step
                 return stats.means(config.update_epochs * per_epoch)
-            _step(optimizer, config.optimizer.max_grad_norm, stats)
+            if d is not None and _step(optimizer, config.optimizer.max_grad_norm, stats):
+                guard.take()
+            else:
+                stats.num_skipped += 1
+                guard.skip(batch)
             if on_step is not None:
                 on_step()
     return stats.means(config.update_epochs * per_epoch)
@@ -246,14 +257,24 @@ def _accumulate(
     totals: Totals,
     stats: StepStats,
     device: torch.device | None,
-) -> Tensor:
-    """Add the gradients of one minibatch and return the log ratios (N,) of its action tokens."""
-    log_ratios = []
+) -> Tensor | None:
+    """Add the gradients of one minibatch and return the log ratios (N,) of its action tokens.
+
+    A minibatch whose loss is not finite gives None, and nothing of it reaches a statistic.
+    """
+    losses: list[Tensor] = []
+    parts: list[Terms] = []
     for micro in batch.micro_batches(config.micro_batch_tokens):
         part = micro if device is None else micro.to(device)
         new = policy.evaluate(part, value_grad_to_trunk=config.value.grad_to_trunk)
         loss, terms = ppo_loss(new, part, config, totals)
         loss.backward()
+        losses.append(loss.detach())
+        parts.append(terms)
+    if not bool(torch.stack(losses).isfinite().all()):
+        return None
+    log_ratios = []
+    for terms in parts:
         stats.add_terms(terms)
         d, mask = terms.log_ratios, terms.mask
         log_ratios.append(d.flatten() if mask is None else d[mask])
@@ -286,7 +307,8 @@ def ppo_loss(
     return loss, Terms(*parts, batch.advantages, mask)
 
 
-def _step(optimizer: Optimizer, max_grad_norm: float, stats: StepStats) -> None:
+def _step(optimizer: Optimizer, max_grad_norm: float, stats: StepStats) -> bool:
+    """Take a step with the gradients clipped, and return whether they were finite."""
     groups: dict[str, list[Parameter]] = {}
     for group in optimizer.param_groups:
         params = groups.setdefault(str(group.get("name", "policy")), [])
@@ -298,13 +320,13 @@ def _step(optimizer: Optimizer, max_grad_norm: float, stats: StepStats) -> None:
     }
     total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
     if not bool(torch.isfinite(total)):
-        stats.num_skipped += 1
-        return
+        return False
     if float(total) + 1e-6 > max_grad_norm:  # else the clip multiplies by 1
         clip_grads_with_norm_([p for ps in groups.values() for p in ps], max_grad_norm, total)
     optimizer.step()
     named = {f"grad_norm_{name}": float(norm) for name, norm in norms.items()}
     stats.add_step({"grad_norm": float(total), **named})
+    return True
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor | None) -> float:

@@ -13,6 +13,7 @@ from textgym.errors import PromptError
 from textgym.sample import Completion
 from textgym.seeding import Purpose, derive_seed
 from textgym_agents.core.buffer import Batch, MemoryBuffer
+from textgym_agents.core.guard import StepGuard
 from textgym_agents.core.kl import AdaptiveKLController
 from textgym_agents.core.masked import masked_mean
 from textgym_agents.core.update import explained_variance, ppo_update
@@ -50,6 +51,7 @@ class PPOAgent:
         self.kl_controller = AdaptiveKLController(
             penalty.beta, penalty.target_nats_per_sequence, penalty.horizon_sequences
         )
+        self.guard = StepGuard(config.ppo.optimizer.max_skipped_steps)
         self.reference: PolicyValueNetwork | None = None
         self._cached_ids: list[int] = []
         self._cache: Any = None
@@ -132,6 +134,9 @@ class PPOAgent:
             iteration: number of the update; it seeds the shuffling.
             progress: share of the run that is done, for the schedule of the learning rate.
             on_step: called after each minibatch.
+
+        Raises:
+            NotFiniteError: too many steps in a row were not finite.
         """
         self._cached_ids = []
         buffer = MemoryBuffer()
@@ -156,6 +161,7 @@ class PPOAgent:
             max_new_tokens=self.config.rollout.max_new_tokens,
             device=self.network.device,
             on_step=on_step,
+            guard=self.guard,
         )
         self.engine.sync()
         return {**metrics, "ppo/learning_rate": rate}

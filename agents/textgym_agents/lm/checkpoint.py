@@ -46,6 +46,8 @@ class TrainState(BaseModel):
     """Updates done."""
     beta: float
     """The KL penalty's current weight."""
+    skipped_in_a_row: int
+    """Steps that were not finite since the last one that was taken."""
     metrics_size: int
     """Length of metrics.jsonl in bytes."""
     best: BestCheckpoint | None
@@ -69,6 +71,7 @@ def save_checkpoint(
         state = TrainState(
             iteration=iteration,
             beta=agent.kl_controller.beta,
+            skipped_in_a_row=agent.guard.num_in_a_row,
             metrics_size=run.metrics_size(),
             best=best,
         )
@@ -127,6 +130,7 @@ def load_checkpoint(agent: PPOAgent, run: RunDirectory, folder: Path) -> TrainSt
     state = _read_state(folder)
     restore_optimizer(agent.optimizer, load_file(folder / OPTIMIZER_FILE))
     agent.kl_controller.beta = state.beta
+    agent.guard.num_in_a_row = state.skipped_in_a_row
     if (run.path / REFERENCE_FOLDER).exists():
         reference = PolicyValueNetwork.load(run.path / REFERENCE_FOLDER)
         reference.temperature = agent.network.temperature

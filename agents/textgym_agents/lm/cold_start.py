@@ -14,11 +14,13 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from textgym.errors import ConfigError, PromptError
 from textgym.prompt import Prompt
 from textgym.seeding import Purpose, stream
 from textgym_agents.core.buffer import Batch, Episode, collate
+from textgym_agents.core.guard import StepGuard
 from textgym_agents.core.masked import masked_mean
 from textgym_agents.lm.config import ColdStartConfig
 from textgym_agents.lm.network import PolicyValueNetwork
@@ -175,9 +177,16 @@ class ColdStart:
         self.seed = seed
         self.max_length = max_length
         self.optimizer = make_optimizer(network, learning_rate=config.learning_rate)
+        self.guard = StepGuard(config.max_skipped_steps)
 
     def step(self, number: int) -> dict[str, float]:
-        """Do optimiser step `number` of `config.steps` and return its metrics."""
+        """Do optimiser step `number` of `config.steps` and return its metrics.
+
+        A step whose gradient is not finite is skipped.
+
+        Raises:
+            NotFiniteError: too many in a row were not.
+        """
         rng = stream(self.seed, Purpose.DEMONSTRATIONS, number)
         drawn = [self.demonstrator.draw(rng) for _ in range(self.config.batch_size)]
         batch = demonstration_batch(self.network, drawn, self.max_length)
@@ -188,8 +197,14 @@ class ColdStart:
         scores = self.network.evaluate(batch)
         loss = -masked_mean(scores.logprobs, batch.action_mask)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.trainable(), 1.0)
-        self.optimizer.step()
+        parameters = self.network.trainable()
+        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if bool(norm.isfinite() & loss.isfinite()):
+            clip_grads_with_norm_(parameters, 1.0, norm)
+            self.optimizer.step()
+            self.guard.take()
+        else:
+            self.guard.skip(batch)
         return {
             "cold_start/loss": float(loss.detach()),
             "cold_start/learning_rate": rate,

@@ -111,6 +111,8 @@ class ColdStartConfig(Config):
     """Share of demonstrations whose numeric answer is replaced by a wrong one."""
     demonstrations: str | None = None
     """JSONL of {prompt, completion}; None demonstrates the targets of the environment's prompts."""
+    max_skipped_steps: PositiveInt = 5
+    """A step whose gradient is not finite is skipped; this many in a row end the run."""
 
 
 class EvaluationConfig(Config):

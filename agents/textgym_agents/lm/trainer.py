@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -18,8 +19,10 @@ import torch
 from textgym.config import dump_config
 from textgym.errors import ConfigError, did_you_mean
 from textgym.seeding import Purpose, derive_seed
+from textgym_agents.core.guard import NotFiniteError
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.alarms import Alarms
+from textgym_agents.lm.bad_batch import batch_records, spoilt_parameters
 from textgym_agents.lm.checkpoint import (
     BestCheckpoint,
     checkpoint_bytes,
@@ -32,7 +35,7 @@ from textgym_agents.lm.evaluation import evaluate, make_held_out
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.policy_files import POLICY_FOLDER
 from textgym_agents.lm.rollout import Rollout, collect, make_envs
-from textgym_agents.run.directory import RunDirectory
+from textgym_agents.run.directory import RunDirectory, write_records
 from textgym_agents.run.disk import check_room, disk_errors
 from textgym_agents.run.environment import describe_environment
 from textgym_agents.run.interrupt import Interrupt
@@ -204,7 +207,8 @@ class Trainer:
         self.progress.start_phase("cold start", config.steps)
         for step in range(config.steps):
             started = time.perf_counter()
-            metrics = cold_start.step(step)
+            with self._finite(f"cold-start-{step + 1:07d}"):
+                metrics = cold_start.step(step)
             seconds = time.perf_counter() - started
             self.progress.advance(metrics, metrics["cold_start/num_tokens"] / seconds)
             if (step + 1) % COLD_START_LOG_EVERY == 0 or step + 1 == config.steps:
@@ -218,9 +222,10 @@ class Trainer:
         rollout = self._collect(iteration)
         collected = time.perf_counter()
         metrics = rollout.metrics()
-        metrics |= self.agent.update(
-            rollout, iteration=iteration, progress=iteration / self.num_iterations
-        )
+        with self._finite(f"iteration-{iteration + 1:07d}"):
+            metrics |= self.agent.update(
+                rollout, iteration=iteration, progress=iteration / self.num_iterations
+            )
         updated = time.perf_counter()
         num_tokens = sum(sum(t.is_action) for t in rollout.transcripts)
         times = {
@@ -268,6 +273,33 @@ class Trainer:
         if is_best:
             self.best = BestCheckpoint(iteration=iteration, value=metrics[name])
         return is_best
+
+    @contextmanager
+    def _finite(self, name: str) -> Iterator[None]:
+        """End the run where its losses or weights are not finite, and leave the batch to be read.
+
+        Raises:
+            NotFiniteError: they are not.
+        """
+        network = self.agent.network
+        advice = "a lower learning rate, or float32 as policy.precision, may help"
+        try:
+            yield
+        except NotFiniteError as error:
+            path = self.run.path / f"not-finite-{name}.jsonl"
+            limit = self.config.ppo.micro_batch_tokens
+            write_records(path, batch_records(network, error.batch, limit))
+            raise NotFiniteError(
+                f"{name}: {error}. The batch is in {path}, token by token: look there for what is "
+                f"not finite; {advice}",
+                error.batch,
+            ) from error
+        if spoilt := spoilt_parameters(network):
+            raise NotFiniteError(
+                f"{name}: the update was finite and left weights that are not, in "
+                f"{', '.join(spoilt[:3])}; {advice}",
+                None,
+            )
 
     def _keep_rollouts(self, name: str, rollout: Rollout) -> None:
         kept = rollout.transcripts[: self.config.log_rollouts]

@@ -95,8 +95,7 @@ class RunDirectory:
 
     def write_rollouts(self, name: str, records: Sequence[Mapping[str, Any]]) -> None:
         """Write the sampled episodes of one iteration or evaluation."""
-        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        write_atomically(self.path / "rollouts" / f"{name}.jsonl", lines)
+        write_records(self.path / "rollouts" / f"{name}.jsonl", records)
 
     # Metrics -------------------------------------------------------------------------------------
 
@@ -128,7 +127,8 @@ class RunDirectory:
 
     def checkpoints(self) -> list[Path]:
         """Return the checkpoints, oldest first; each was complete when it got its name."""
-        return sorted((self.path / "checkpoints").glob(f"{CHECKPOINT_PREFIX}*"))
+        found = (self.path / "checkpoints").glob(f"{CHECKPOINT_PREFIX}*")
+        return sorted(found, key=_iteration_of)
 
     def latest_checkpoint(self) -> Path | None:
         """Return the newest checkpoint whose files are as they were written; None without any.
@@ -160,7 +160,7 @@ class RunDirectory:
     def set_aside_after(self, checkpoint: Path) -> None:
         """Rename the checkpoints after one that a run goes on from: they are not its own."""
         for later in self.checkpoints():
-            if later.name > checkpoint.name:
+            if _iteration_of(later) > _iteration_of(checkpoint):
                 aside = later.with_name(ASIDE_PREFIX + later.name)
                 shutil.rmtree(aside, ignore_errors=True)
                 later.rename(aside)
@@ -195,6 +195,10 @@ class RunDirectory:
             yield folder
 
 
+def _iteration_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix(CHECKPOINT_PREFIX))
+
+
 @contextmanager
 def _written_whole(final: Path) -> Iterator[Path]:
     """Give an empty folder that gets a manifest and its name when the context ends.
@@ -224,6 +228,12 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write a whole JSONL file atomically."""
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    write_atomically(path, lines)
 
 
 def _sync_tree(folder: Path) -> None:
