@@ -61,6 +61,7 @@ def _overrides(args: argparse.Namespace) -> list[str]:
         "env_kwargs.reward": args.reward,
         "evaluation_episodes": getattr(args, "episodes", None),
         "seed": args.seed,
+        "report_to": getattr(args, "report_to", None),
     }
     given = [f"{name}={json.dumps(v)}" for name, v in shorthands.items() if v is not None]
     return [*given, *args.overrides]

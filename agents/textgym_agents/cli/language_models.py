@@ -35,7 +35,9 @@ TABLE_ROWS = (
     ("not scored", "evaluation/sampled_failed", ".0f"),
 )
 """Label, metric and format; success has no row where no column knows it."""
-RESUMABLE = ("iterations", "checkpoint_every", "keep_checkpoints", "log_rollouts", "threads")
+RESUMABLE = (
+    "iterations", "checkpoint_every", "keep_checkpoints", "log_rollouts", "threads", "report_to",
+)  # fmt: skip
 
 
 def train(console: Console, args: argparse.Namespace, run: RunDirectory) -> None:
@@ -97,6 +99,7 @@ def _overrides(args: argparse.Namespace) -> list[str]:
         "seed": args.seed,
         "threads": args.threads,
         "device": args.device,
+        "report_to": getattr(args, "report_to", None),
     }
     given = [f"{name}={json.dumps(v)}" for name, v in shorthands.items() if v is not None]
     return [*given, *args.overrides]

@@ -12,7 +12,7 @@ from textgym.cli.command import Command
 from textgym.config import read_yaml
 from textgym.errors import ConfigError, UnknownNameError, did_you_mean
 from textgym_agents.agent_files import AGENTS
-from textgym_agents.cli.arguments import add_shared
+from textgym_agents.cli.arguments import add_shared, names
 from textgym_agents.lm.presets import PRESETS
 from textgym_agents.run.directory import RunDirectory
 
@@ -32,6 +32,10 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", nargs="?", const=LATEST, metavar="RUN",
         help="continue a run from its last checkpoint (default: the newest run)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--report-to", type=names, metavar="NAMES",
+        help="trackers besides TensorBoard: wandb,mlflow,trackio",
     )  # fmt: skip
     add_shared(parser)
 

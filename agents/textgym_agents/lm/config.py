@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from textgym_agents.core.config import Config, PPOConfig
+from textgym_agents.run.trackers import TrackerName
 
 
 class FullMode(Config):
@@ -145,6 +146,8 @@ class TrainConfig(Config):
     """The held-out metric whose highest value makes a checkpoint the best."""
     log_rollouts: int = Field(default=8, ge=0)
     """Episodes per iteration that are written to rollouts/."""
+    report_to: tuple[TrackerName, ...] = ()
+    """Trackers besides TensorBoard: wandb, mlflow, trackio."""
     env: EnvConfig = EnvConfig()
     """The environment."""
     policy: PolicyConfig = PolicyConfig()

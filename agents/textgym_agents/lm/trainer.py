@@ -39,9 +39,10 @@ from textgym_agents.run.directory import RunDirectory, write_records
 from textgym_agents.run.disk import check_room, disk_errors
 from textgym_agents.run.environment import describe_environment
 from textgym_agents.run.interrupt import Interrupt
-from textgym_agents.run.metrics import MetricsLog
+from textgym_agents.run.metrics import MetricsLog, rows_of
 from textgym_agents.run.plots import plot_run
 from textgym_agents.run.progress import Progress, SilentProgress
+from textgym_agents.run.trackers import check_trackers
 
 COLD_START_LOG_EVERY = 50
 MAX_ONE_THREAD_PARAMETERS = 20_000_000
@@ -101,6 +102,7 @@ def learn(
         KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
         DiskError: there is no room for the run; what was saved stays.
     """
+    check_trackers(agent.config.report_to)
     run = RunDirectory(run_path)
     trainer = Trainer(agent, run, progress or SilentProgress())
     with disk_errors(run):
@@ -178,6 +180,8 @@ class Trainer:
             self.run.set_aside_after(resume_from)
             state = load_checkpoint(self.agent, self.run, resume_from)
             self.best = state.best
+            for row in rows_of(self.run.read_metrics(), "ppo"):  # what was said is not said again
+                self.alarms.check({k: v for k, v in row.items() if isinstance(v, float)})
             self._start_log(first_step=state.iteration + 1)
             return state.iteration
         self.run.truncate_metrics(0)
@@ -191,7 +195,10 @@ class Trainer:
         return 0
 
     def _start_log(self, *, first_step: int) -> None:
-        self.log = MetricsLog(self.run, first_step=first_step)
+        report_to = self.config.report_to
+        self.log = MetricsLog(
+            self.run, first_step=first_step, report_to=report_to, config=self.config
+        )
         self._open.callback(self.log.close)
 
     def _cold_start(self, interrupt: Interrupt) -> None:
@@ -238,6 +245,7 @@ class Trainer:
         self.progress.advance(metrics, times["time/tokens_per_second"])
         for alarm in self.alarms.check(metrics):
             self.progress.note(f"warning: iteration {iteration + 1}: {alarm}")
+            self.log.alarm(iteration + 1, alarm)
 
     def _collect(self, iteration: int) -> Rollout:
         seed, device = self.config.seed, self.agent.network.device

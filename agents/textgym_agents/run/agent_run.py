@@ -28,6 +28,7 @@ from textgym_agents.run.interrupt import Interrupt
 from textgym_agents.run.metrics import MetricsLog
 from textgym_agents.run.plots import plot_agent_run
 from textgym_agents.run.progress import Progress, SilentProgress
+from textgym_agents.run.trackers import TrackerName, check_trackers
 
 AGENT_FOLDER = "agent"
 
@@ -55,6 +56,8 @@ class AgentRunConfig(AgentConfig):
     """Episodes of each evaluation."""
     keep_checkpoints: PositiveInt = 1
     """How many of the latest checkpoints stay."""
+    report_to: tuple[TrackerName, ...] = ()
+    """Trackers besides TensorBoard: wandb, mlflow, trackio."""
 
 
 class AgentRun:
@@ -92,7 +95,12 @@ class AgentRun:
             self._resume()
         else:
             self.run.truncate_metrics(0)
-        self._log = MetricsLog(self.run, first_step=self._done + 1 if self._done else 0)
+        self._log = MetricsLog(
+            self.run,
+            first_step=self._done + 1 if self._done else 0,
+            report_to=self.config.report_to,
+            config=self.config,
+        )
         try:
             with self._interrupt:
                 self._learn()
@@ -189,6 +197,7 @@ def train_agent(
     resume: bool = False,
 ) -> Agent:
     """Run `config` in a run directory and return the agent; see `AgentRun.learn`."""
+    check_trackers(config.report_to)
     run = RunDirectory(run_path)
     agent_run = AgentRun(config, run, progress)
     with disk_errors(run):
