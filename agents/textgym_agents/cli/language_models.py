@@ -22,9 +22,10 @@ from textgym_agents.lm.evaluation import evaluate as evaluate_agent
 from textgym_agents.lm.evaluation import make_held_out
 from textgym_agents.lm.presets import PRESETS
 from textgym_agents.lm.trainer import build_agent, learn
+from textgym_agents.processes import Processes, check_replicated
 from textgym_agents.run.directory import RunDirectory
 from textgym_agents.run.metrics import rows_of
-from textgym_agents.run.progress import ConsoleProgress
+from textgym_agents.run.progress import ConsoleProgress, SilentProgress
 
 TABLE_ROWS = (
     ("greedy", "evaluation/greedy", ".1%"),
@@ -40,22 +41,28 @@ RESUMABLE = (
 )  # fmt: skip
 
 
-def train(console: Console, args: argparse.Namespace, run: RunDirectory) -> None:
+def train(
+    console: Console, args: argparse.Namespace, run: RunDirectory, processes: Processes
+) -> None:
     """Train a language model, or continue its run; print the table before and after."""
     transformers_logging.disable_progress_bar()
     if args.steps is not None:
         raise ConfigError("--steps: a language model's run is as long as `epochs` or `iterations`")
-    checkpoint = run.latest_checkpoint()
-    config = _new_config(args) if args.resume is None else _stored_config(args, run)
+    check_replicated()
+    checkpoint = processes.from_main(run.latest_checkpoint)
+    with processes.together():
+        config = _new_config(args) if args.resume is None else _stored_config(args, run)
     console.print(f"run {run.path}", highlight=False)
-    with ConsoleProgress(console) as progress:
-        agent = build_agent(config, checkpoint=checkpoint)
+    with ConsoleProgress(console) if processes.is_main else SilentProgress() as progress:
+        with processes.together():
+            agent = build_agent(config, checkpoint=checkpoint, processes=processes)
         try:
             learn(agent, run.path, progress=progress, resume_from=checkpoint)
         except KeyboardInterrupt:
             progress.note(f"stopped; continue with: textgym train --resume {run.path}")
             raise
-    _print_before_after(console, run)
+    if processes.is_main:
+        _print_before_after(console, run)
 
 
 def _new_config(args: argparse.Namespace) -> TrainConfig:

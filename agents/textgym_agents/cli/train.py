@@ -13,6 +13,7 @@ from textgym.config import read_yaml
 from textgym.errors import ConfigError, UnknownNameError, did_you_mean
 from textgym_agents.agent_files import AGENTS
 from textgym_agents.cli.arguments import add_shared, names
+from textgym_agents.cli.launched import launched_command
 from textgym_agents.lm.presets import PRESETS
 from textgym_agents.run.directory import RunDirectory
 
@@ -42,7 +43,26 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
 
 def run_train(args: argparse.Namespace) -> int:
     """Train, or continue a run; print what came of it."""
-    console = Console()
+    with launched_command() as processes:
+        console = Console(quiet=not processes.is_main)
+        run, is_agents = processes.from_main(lambda: _choose_run(args))
+        if is_agents and processes.size > 1:
+            raise ConfigError(
+                "these agents use one process; start `textgym train` without a launcher"
+            )
+        if is_agents:
+            from textgym_agents.cli import agents
+
+            agents.train(console, args, run)
+        else:
+            from textgym_agents.cli import language_models
+
+            language_models.train(console, args, run, processes)
+    return 0
+
+
+def _choose_run(args: argparse.Namespace) -> tuple[RunDirectory, bool]:
+    """Return the run, and whether it is one of an agent other than a language model's."""
     is_new = args.resume is None
     if not is_new and (args.config or args.preset or args.run or args.agent):
         raise ConfigError(
@@ -51,15 +71,7 @@ def run_train(args: argparse.Namespace) -> int:
         )
     path = args.run or _new_run_path() if is_new else _resumed_path(args)
     run = RunDirectory.create(path) if is_new else RunDirectory.open(path)
-    if _names_agent(args) if is_new else is_agent_run(path):
-        from textgym_agents.cli import agents
-
-        agents.train(console, args, run)
-    else:
-        from textgym_agents.cli import language_models
-
-        language_models.train(console, args, run)
-    return 0
+    return run, _names_agent(args) if is_new else is_agent_run(path)
 
 
 def _names_agent(args: argparse.Namespace) -> bool:

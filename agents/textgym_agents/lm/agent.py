@@ -24,6 +24,7 @@ from textgym_agents.lm.measure import engine_metrics, evaluate_in_parts
 from textgym_agents.lm.network import ActionAndValue, PolicyValueNetwork, sample_ids
 from textgym_agents.lm.optimizer import make_optimizer, set_learning_rate
 from textgym_agents.lm.rollout import Rollout, completion_text, encode
+from textgym_agents.processes import ONE, Processes
 
 
 class PPOAgent:
@@ -33,6 +34,7 @@ class PPOAgent:
         network: the policy.
         config: of the run.
         engine: samples completions; from the network itself by default.
+        processes: those of the run; each has an agent of its own, equal to the others.
     """
 
     def __init__(
@@ -41,9 +43,11 @@ class PPOAgent:
         config: TrainConfig,
         *,
         engine: GenerationEngine | None = None,
+        processes: Processes = ONE,
     ) -> None:
         self.network = network
         self.config = config
+        self.processes = processes
         self.engine = engine or TransformersEngine(network)
         network.temperature = config.rollout.temperature
         self.optimizer = self._make_optimizer()
@@ -130,7 +134,7 @@ class PPOAgent:
         """Do one PPO update on a rollout and return its metrics.
 
         Args:
-            rollout: failed episodes in it are left out.
+            rollout: failed episodes in it are left out; the same in every process.
             iteration: number of the update; it seeds the shuffling.
             progress: share of the run that is done, for the schedule of the learning rate.
             on_step: called after each minibatch.
@@ -162,6 +166,7 @@ class PPOAgent:
             device=self.network.device,
             on_step=on_step,
             guard=self.guard,
+            processes=self.processes,
         )
         self.engine.sync()
         return {**metrics, "ppo/learning_rate": rate}
@@ -171,7 +176,7 @@ class PPOAgent:
         """Score the rollout under theta_old and the reference; fill in advantages and returns."""
         config = self.config.ppo
         batch = buffer.batch
-        old = evaluate_in_parts(self.network, batch, config.micro_batch_tokens)
+        old = evaluate_in_parts(self.network, batch, config.micro_batch_tokens, self.processes)
         metrics = engine_metrics(buffer, old.logprobs)
         penalty = None
         if config.kl_penalty.beta > 0:
@@ -193,9 +198,9 @@ class PPOAgent:
     def _reference_logprobs(self, batch: Batch) -> Tensor:
         limit = self.config.ppo.micro_batch_tokens
         if self.reference is not None:
-            return evaluate_in_parts(self.reference, batch, limit).logprobs
+            return evaluate_in_parts(self.reference, batch, limit, self.processes).logprobs
         with self.network.reference():
-            return evaluate_in_parts(self.network, batch, limit).logprobs
+            return evaluate_in_parts(self.network, batch, limit, self.processes).logprobs
 
     def _kl_metrics(self, nats: Tensor, mask: Tensor) -> dict[str, float]:
         per_sequence = float(torch.where(mask, nats, 0.0).sum() / len(mask))

@@ -135,5 +135,4 @@ def load_checkpoint(agent: PPOAgent, run: RunDirectory, folder: Path) -> TrainSt
         reference = PolicyValueNetwork.load(run.path / REFERENCE_FOLDER)
         reference.temperature = agent.network.temperature
         agent.reference = reference.requires_grad_(False).to(agent.network.device)
-    run.truncate_metrics(state.metrics_size)
     return state

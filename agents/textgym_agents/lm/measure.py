@@ -8,20 +8,32 @@ from torch.nn.utils.rnn import pad_sequence
 
 from textgym_agents.core.buffer import Batch, Evaluation, MemoryBuffer
 from textgym_agents.lm.network import PolicyValueNetwork
+from textgym_agents.processes import ONE, Processes
 
 MAX_TOKENS = 32_768
 
 
 @torch.no_grad()
 def evaluate_in_parts(
-    network: PolicyValueNetwork, batch: Batch, max_tokens: int | None = None
+    network: PolicyValueNetwork,
+    batch: Batch,
+    max_tokens: int | None = None,
+    processes: Processes = ONE,
 ) -> Evaluation:
-    """Evaluate a whole rollout, `max_tokens` padded tokens at a time; results on the CPU."""
-    rows = max(1, (max_tokens or MAX_TOKENS) // batch.input_ids.shape[1])
-    parts: list[Evaluation] = []
-    for index in torch.arange(len(batch.input_ids)).split(rows):
-        part = network.evaluate(batch.rows(index).to(network.device))
-        parts.append(Evaluation(*(x.cpu() for x in part)))
+    """Evaluate a whole rollout, `max_tokens` padded tokens at a time; results on the CPU.
+
+    Several processes divide the parts among themselves, and each gets the whole.
+    """
+    num_rows, length = batch.input_ids.shape
+    rows = min(max(1, (max_tokens or MAX_TOKENS) // length), -(-num_rows // processes.size))
+    indices = torch.arange(num_rows).split(rows)
+    own: list[Evaluation] = []
+    with processes.together():
+        for index in indices[processes.rank :: processes.size]:
+            part = network.evaluate(batch.rows(index).to(network.device))
+            own.append(Evaluation(*(x.cpu() for x in part)))
+    shares = processes.gather(own)
+    parts = [shares[i % processes.size][i // processes.size] for i in range(len(indices))]
     return Evaluation(
         logprobs=_stack([p.logprobs for p in parts], batch),
         values=_stack([p.values for p in parts], batch),

@@ -25,6 +25,7 @@ from textgym_agents.lm.alarms import Alarms
 from textgym_agents.lm.bad_batch import batch_records, spoilt_parameters
 from textgym_agents.lm.checkpoint import (
     BestCheckpoint,
+    TrainState,
     checkpoint_bytes,
     load_checkpoint,
     save_checkpoint,
@@ -35,11 +36,12 @@ from textgym_agents.lm.evaluation import evaluate, make_held_out
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.policy_files import POLICY_FOLDER
 from textgym_agents.lm.rollout import Rollout, collect, make_envs
+from textgym_agents.processes import ONE, PeerError, Processes
 from textgym_agents.run.directory import RunDirectory, write_records
 from textgym_agents.run.disk import check_room, disk_errors
 from textgym_agents.run.environment import describe_environment
 from textgym_agents.run.interrupt import Interrupt
-from textgym_agents.run.metrics import MetricsLog, rows_of
+from textgym_agents.run.metrics import MetricsLog, SilentLog, rows_of
 from textgym_agents.run.plots import plot_run
 from textgym_agents.run.progress import Progress, SilentProgress
 from textgym_agents.run.trackers import check_trackers
@@ -48,10 +50,13 @@ COLD_START_LOG_EVERY = 50
 MAX_ONE_THREAD_PARAMETERS = 20_000_000
 
 
-def build_agent(config: TrainConfig, *, checkpoint: Path | None = None) -> PPOAgent:
+def build_agent(
+    config: TrainConfig, *, checkpoint: Path | None = None, processes: Processes = ONE
+) -> PPOAgent:
     """Build the agent of a configuration, or of a checkpoint of its run.
 
-    With a cold start the whole model learns first, and an adapter is added afterwards.
+    With a cold start the whole model learns first, and an adapter is added afterwards. Every
+    process builds the same.
     """
     policy, device = config.policy, _find_device(config.device)
     if checkpoint is not None:
@@ -62,7 +67,7 @@ def build_agent(config: TrainConfig, *, checkpoint: Path | None = None) -> PPOAg
         seed = derive_seed(config.seed, Purpose.MODEL)
         network = PolicyValueNetwork.from_config(policy, seed=seed)
     set_threads(config.threads, network)
-    return PPOAgent(network.to(device), config)
+    return PPOAgent(network.to(device), config, processes=processes)
 
 
 def _find_device(device: str) -> str:
@@ -101,19 +106,59 @@ def learn(
     Raises:
         KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
         DiskError: there is no room for the run; what was saved stays.
+        PeerError: another process failed.
     """
-    check_trackers(agent.config.report_to)
-    run = RunDirectory(run_path)
-    trainer = Trainer(agent, run, progress or SilentProgress())
+    run, processes = RunDirectory(run_path), agent.processes
+    with processes.together():
+        check_trackers(agent.config.report_to)
+        trainer = Trainer(agent, run, progress or SilentProgress())
     with disk_errors(run):
         try:
-            run.prepare()
-            run.write_text("config.yaml", dump_config(agent.config))
-            run.write_text("environment.json", json.dumps(describe_environment(), indent=2))
+            processes.from_main(lambda: _prepare(run, agent.config))
             trainer.train(resume_from)
         finally:
             trainer.close()
     return run.path
+
+
+def _prepare(run: RunDirectory, config: TrainConfig) -> None:
+    run.prepare()
+    run.write_text("config.yaml", dump_config(config))
+    run.write_text("environment.json", json.dumps(describe_environment(), indent=2))
+
+
+def episodes_per_part(config: TrainConfig, num_processes: int) -> int:
+    """Return how many episodes are collected at a time; a process collects whole parts.
+
+    Raises:
+        ConfigError: they do not divide the rollout.
+    """
+    rollout = config.rollout
+    per_part = min(rollout.num_envs, rollout.num_episodes // num_processes)
+    if per_part == 0 or rollout.num_episodes % per_part:
+        raise ConfigError(
+            f"rollout.num_episodes ({rollout.num_episodes}) cannot be divided among "
+            f"{num_processes} processes with at most {rollout.num_envs} episodes at a time; make "
+            "it a multiple of the number of processes"
+        )
+    return per_part
+
+
+def check_equal(network: PolicyValueNetwork, processes: Processes) -> None:
+    """See that all processes have the same weights.
+
+    Raises:
+        PeerError: they have not.
+    """
+    if processes.size == 1:
+        return
+    learnt = (*network.trainable(), *network.value_head.parameters())
+    norms = [float(torch.linalg.vector_norm(p.detach(), dtype=torch.float64)) for p in learnt]
+    if any(others != norms for others in processes.gather(norms)):
+        raise PeerError(
+            "the weights of the processes are no longer equal, so they do not train one policy; "
+            "continue from the last checkpoint on machines of one kind"
+        )
 
 
 class Trainer:
@@ -124,14 +169,15 @@ class Trainer:
         self.config = agent.config
         self.run = run
         self.progress = progress
-        rollout = self.config.rollout
-        self.envs = make_envs(self.config.env, min(rollout.num_envs, rollout.num_episodes))
+        self.processes = agent.processes
         self._open = ExitStack()
+        self.envs = make_envs(self.config.env, episodes_per_part(self.config, self.processes.size))
         self._open.callback(self.envs.close)
         self.held_out = make_held_out(agent)
         self._open.callback(self.held_out.envs.close)
         self.alarms = Alarms()
         self.best: BestCheckpoint | None = None
+        self.log: MetricsLog | SilentLog = SilentLog()
         self.num_iterations = self._count_iterations()
 
     def _count_iterations(self) -> int:
@@ -151,55 +197,75 @@ class Trainer:
 
     def train(self, resume_from: Path | None) -> None:
         """Do everything that is left of the run."""
-        with Interrupt() as interrupt:
+        with Interrupt(is_silent=not self.processes.is_main) as interrupt:
             done = self._start(resume_from, interrupt)
             self.progress.start_phase("PPO", self.num_iterations, done)
+            self._end_if(self.processes.any(interrupt.requested))
             for iteration in range(done, self.num_iterations):
-                if interrupt.requested:
-                    plot_run(self.run)
-                    raise KeyboardInterrupt
                 self._iterate(iteration)
                 done = iteration + 1
                 is_last = done == self.num_iterations
                 must_save = done % self.config.checkpoint_every == 0 or is_last
                 if done % self.config.evaluation.every == 0 or is_last:
                     must_save |= self._evaluate(done)
-                if must_save or interrupt.requested:
+                must_end = self.processes.any(interrupt.requested)
+                if must_save or must_end:
                     self._save(done)
-            plot_run(self.run)
+                self._end_if(must_end and not is_last)
+            self.processes.from_main(lambda: plot_run(self.run))
+
+    def _end_if(self, must_end: bool) -> None:
+        if must_end:
+            self.processes.from_main(lambda: plot_run(self.run))
+            raise KeyboardInterrupt
 
     def _save(self, done: int) -> None:
         """Write a checkpoint, and see that there is room for the next while nothing is lost yet."""
-        save_checkpoint(self.agent, self.run, done, self.best)
-        if done < self.num_iterations:
-            check_room(self.run, checkpoint_bytes(self.agent))
+        check_equal(self.agent.network, self.processes)
+
+        def save() -> None:
+            save_checkpoint(self.agent, self.run, done, self.best)
+            if done < self.num_iterations:
+                check_room(self.run, checkpoint_bytes(self.agent))
+
+        self.processes.from_main(save)
 
     def _start(self, resume_from: Path | None, interrupt: Interrupt) -> int:
         """Begin or take up the run and return how many iterations are done."""
         if resume_from is not None:
-            self.run.set_aside_after(resume_from)
-            state = load_checkpoint(self.agent, self.run, resume_from)
+            with self.processes.together():
+                state = load_checkpoint(self.agent, self.run, resume_from)
             self.best = state.best
+            self._start_log(state)
             for row in rows_of(self.run.read_metrics(), "ppo"):  # what was said is not said again
                 self.alarms.check({k: v for k, v in row.items() if isinstance(v, float)})
-            self._start_log(first_step=state.iteration + 1)
             return state.iteration
-        self.run.truncate_metrics(0)
-        self._start_log(first_step=0)
+        self._start_log()
         if self.config.cold_start is not None:
             self._cold_start(interrupt)
         self.agent.start_reference()
-        self.progress.note(f"answering {self.held_out.envs.num_envs} held-out prompts before PPO")
+        num_prompts = sum(self.processes.gather(self.held_out.envs.num_envs))
+        self.progress.note(f"answering {num_prompts} held-out prompts before PPO")
         self._evaluate(0)
         self._save(0)
         return 0
 
-    def _start_log(self, *, first_step: int) -> None:
-        report_to = self.config.report_to
-        self.log = MetricsLog(
-            self.run, first_step=first_step, report_to=report_to, config=self.config
-        )
-        self._open.callback(self.log.close)
+    def _start_log(self, state: TrainState | None = None) -> None:
+        """Cut off what a run that goes on from a checkpoint has measured after it."""
+
+        def start() -> None:
+            self.run.truncate_metrics(state.metrics_size if state else 0)
+            if state is not None:
+                self.run.set_aside_after(self.run.checkpoint_path(state.iteration))
+            self.log = MetricsLog(
+                self.run,
+                first_step=state.iteration + 1 if state else 0,
+                report_to=self.config.report_to,
+                config=self.config,
+            )
+            self._open.callback(self.log.close)
+
+        self.processes.from_main(start)
 
     def _cold_start(self, interrupt: Interrupt) -> None:
         config = self.config.cold_start
@@ -210,6 +276,7 @@ class Trainer:
             make_demonstrator(config, getattr(self.envs.unwrapped, "pool", None)),
             seed=self.config.seed,
             max_length=self.config.rollout.max_length,
+            processes=self.processes,
         )
         self.progress.start_phase("cold start", config.steps)
         for step in range(config.steps):
@@ -220,7 +287,7 @@ class Trainer:
             self.progress.advance(metrics, metrics["cold_start/num_tokens"] / seconds)
             if (step + 1) % COLD_START_LOG_EVERY == 0 or step + 1 == config.steps:
                 self.log.write("cold_start", step + 1, metrics)
-            if interrupt.requested:
+            if self.processes.any(interrupt.requested):
                 raise KeyboardInterrupt
         self.agent.end_cold_start()
 
@@ -248,22 +315,32 @@ class Trainer:
             self.log.alarm(iteration + 1, alarm)
 
     def _collect(self, iteration: int) -> Rollout:
+        """Return the whole rollout, of whose parts each process has collected a share.
+
+        A part draws from streams of its own: which process collects it makes no difference.
+        """
+        processes = self.processes
+        num_parts = self.config.rollout.num_episodes // self.envs.num_envs
+        with processes.together():
+            own = [
+                self._collect_part(iteration, part)
+                for part in range(processes.rank, num_parts, processes.size)
+            ]
+        shares = processes.gather(own)
+        parts = [shares[i % processes.size][i // processes.size] for i in range(num_parts)]
+        return Rollout([t for part in parts for t in part.transcripts])
+
+    def _collect_part(self, iteration: int, part: int) -> Rollout:
         seed, device = self.config.seed, self.agent.network.device
-        generator = torch.Generator(device).manual_seed(
-            derive_seed(seed, Purpose.SAMPLING, iteration)
+        sampling = derive_seed(seed, Purpose.SAMPLING, iteration, part)
+        return collect(
+            self.envs,
+            self.agent.engine,
+            self.agent.network,
+            self.config.rollout,
+            seed=derive_seed(seed, Purpose.ROLLOUT_ENV, iteration, part),
+            generator=torch.Generator(device).manual_seed(sampling),
         )
-        transcripts = []
-        for part in range(self.config.rollout.num_episodes // self.envs.num_envs):
-            rollout = collect(
-                self.envs,
-                self.agent.engine,
-                self.agent.network,
-                self.config.rollout,
-                seed=derive_seed(seed, Purpose.ROLLOUT_ENV, iteration, part),
-                generator=generator,
-            )
-            transcripts += rollout.transcripts
-        return Rollout(transcripts)
 
     def _evaluate(self, iteration: int) -> bool:
         """Answer the held-out prompts and return whether the policy is the best so far."""
@@ -296,7 +373,8 @@ class Trainer:
         except NotFiniteError as error:
             path = self.run.path / f"not-finite-{name}.jsonl"
             limit = self.config.ppo.micro_batch_tokens
-            write_records(path, batch_records(network, error.batch, limit))
+            if self.processes.is_main:
+                write_records(path, batch_records(network, error.batch, limit))
             raise NotFiniteError(
                 f"{name}: {error}. The batch is in {path}, token by token: look there for what is "
                 f"not finite; {advice}",
@@ -312,5 +390,5 @@ class Trainer:
     def _keep_rollouts(self, name: str, rollout: Rollout) -> None:
         kept = rollout.transcripts[: self.config.log_rollouts]
         kept += [t for t in rollout.transcripts[len(kept) :] if t.failure is not None]
-        if kept:
+        if kept and self.processes.is_main:
             self.run.write_rollouts(name, [t.record() for t in kept])

@@ -16,10 +16,14 @@ class Interrupt:
     """Context in which the first SIGINT or SIGTERM only sets `requested`.
 
     Outside the main thread, where Python allows no handlers, it does nothing.
+
+    Args:
+        is_silent: whether the first signal is not answered; of several processes one speaks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_silent: bool = False) -> None:
         self.requested = False
+        self._is_silent = is_silent
         self._previous: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Interrupt:
@@ -42,4 +46,5 @@ class Interrupt:
             raise KeyboardInterrupt
         self.requested = True
         # Not `print`: the handler may have interrupted one, whose buffer is not reentrant.
-        os.write(STDERR, MESSAGE)
+        if not self._is_silent:
+            os.write(STDERR, MESSAGE)

@@ -59,6 +59,19 @@ class MetricsLog:
         self._trackers.close()
 
 
+class SilentLog:
+    """Writes nothing: the log of a process that is not the main one."""
+
+    def write(self, phase: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Ignore it."""
+
+    def alarm(self, step: int, text: str) -> None:
+        """Ignore it."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 def rows_of(rows: list[dict[str, Any]], phase: str) -> list[dict[str, Any]]:
     """Return the rows of one phase."""
     return [row for row in rows if row["phase"] == phase]

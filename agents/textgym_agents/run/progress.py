@@ -41,6 +41,12 @@ class Progress(Protocol):
 class SilentProgress:
     """Says nothing."""
 
+    def __enter__(self) -> SilentProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing."""
+
     def start_phase(self, name: str, total: int, done: int = 0, *, unit: str = "tokens") -> None:
         """Ignore it."""
 

@@ -112,7 +112,7 @@ class MLflowTracker:
 
 
 class TrackioTracker:
-    """Trackio: TRACKIO_DIR, TRACKIO_SPACE_ID and the others hold."""
+    """Trackio: TRACKIO_DIR, TRACKIO_SPACE_ID and the others hold; TRACKIO_PROJECT is ours."""
 
     def __init__(
         self, module: Any, run: RunDirectory, config: Mapping[str, Any], known: str | None

@@ -98,7 +98,7 @@ class Runner:
         """End the server."""
         assert self._server.stdin is not None
         self._server.stdin.close()
-        self._server.wait(timeout=10)
+        self._server.wait(timeout=60)
 
 
 @pytest.fixture(scope="module")
