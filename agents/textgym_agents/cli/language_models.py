@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
-from textgym.config import load_config
+from textgym.config import load_config, read_yaml
 from textgym.errors import ConfigError, UnknownNameError, did_you_mean
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.checkpoint import find_checkpoint
 from textgym_agents.lm.config import TrainConfig
 from textgym_agents.lm.evaluation import evaluate as evaluate_agent
 from textgym_agents.lm.evaluation import make_held_out
+from textgym_agents.lm.policy_files import POLICY_FOLDER
 from textgym_agents.lm.presets import PRESETS
 from textgym_agents.lm.trainer import build_agent, learn
 from textgym_agents.processes import Processes, check_replicated
@@ -157,8 +158,11 @@ def evaluate_policy(args: argparse.Namespace) -> None:
 def _evaluated_agent(args: argparse.Namespace) -> PPOAgent:
     path = Path(args.policy)
     overrides = _overrides(args)
-    if not (path / "config.yaml").exists():
-        model = [f"policy.model={json.dumps(args.policy)}"]
+    stored = read_yaml(path / "config.yaml") if (path / "config.yaml").exists() else {}
+    if not stored or "kind" in stored:  # a model, or what was tuned without an environment
+        if args.best:
+            path = find_checkpoint(RunDirectory.open(path), best=True) / POLICY_FOLDER
+        model = [f"policy.model={json.dumps(str(path))}"]
         config = load_config(TrainConfig, preset=PRESETS["seed"], overrides=model + overrides)
         return build_agent(config)
     checkpoint = find_checkpoint(RunDirectory.open(path), best=args.best)

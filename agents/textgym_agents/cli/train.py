@@ -69,7 +69,7 @@ def _choose_run(args: argparse.Namespace) -> tuple[RunDirectory, bool]:
             "--resume continues a run with the configuration that it stored; leave out the "
             "configuration file, --agent, --preset and --run"
         )
-    path = args.run or _new_run_path() if is_new else _resumed_path(args)
+    path = args.run or new_run_path() if is_new else _resumed_path(args)
     run = RunDirectory.create(path) if is_new else RunDirectory.open(path)
     return run, _names_agent(args) if is_new else is_agent_run(path)
 
@@ -99,7 +99,8 @@ def is_agent_run(path: Path) -> bool:
     return config.exists() and "agent" in read_yaml(config)
 
 
-def _new_run_path() -> Path:
+def new_run_path() -> Path:
+    """Return the folder of a run that was given no name."""
     return RUNS / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
 
 

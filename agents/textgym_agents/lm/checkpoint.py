@@ -28,7 +28,7 @@ OTHER_BYTES = 16 << 20
 
 
 class BestCheckpoint(BaseModel):
-    """The checkpoint with the highest value of the configuration's `best_metric`."""
+    """The checkpoint with the best value of a held-out metric."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -83,22 +83,30 @@ def checkpoint_bytes(agent: PPOAgent) -> int:
 
     All weights, or those of the adapter; two moments of each that learns; what else there is.
     """
-    network = agent.network
-    learnt = network.trainable()
-    saved = learnt if network.peft is not None else network.lm.parameters()
-    return sum(p.nbytes for p in saved) + 2 * sum(p.nbytes for p in learnt) + OTHER_BYTES
+    moments = 2 * sum(p.nbytes for p in agent.network.trainable())
+    return policy_bytes(agent.network) + moments
+
+
+def policy_bytes(network: PolicyValueNetwork) -> int:
+    """Return about how many bytes a saved policy takes."""
+    saved = network.trainable() if network.peft is not None else network.lm.parameters()
+    return sum(p.nbytes for p in saved) + OTHER_BYTES
 
 
 def _save_frozen_parts(agent: PPOAgent, run: RunDirectory) -> None:
     """Write what never changes once per run: the base of an adapter, the reference policy."""
-    network = agent.network
+    save_base(agent.network, run)
+    if agent.reference is not None and not (run.path / REFERENCE_FOLDER).exists():
+        with run.new_part(REFERENCE_FOLDER) as folder:
+            agent.reference.save(folder)
+
+
+def save_base(network: PolicyValueNetwork, run: RunDirectory) -> None:
+    """Write the base of an adapter that can be loaded from nowhere, once per run."""
     if network.peft is not None and network.base_path is None:
         with run.new_part(BASE_FOLDER) as folder:
             network.save_base(folder)
         network.base_path = str((run.path / BASE_FOLDER).resolve())
-    if agent.reference is not None and not (run.path / REFERENCE_FOLDER).exists():
-        with run.new_part(REFERENCE_FOLDER) as folder:
-            agent.reference.save(folder)
 
 
 def find_checkpoint(run: RunDirectory, *, best: bool = False) -> Path:
@@ -112,7 +120,8 @@ def find_checkpoint(run: RunDirectory, *, best: bool = False) -> Path:
         raise ConfigError(f"{run.path} has no checkpoint yet; continue it with --resume {run.path}")
     if not best:
         return newest
-    known = _read_state(newest).best
+    stored = json.loads((newest / STATE_FILE).read_text())["best"]
+    known = BestCheckpoint.model_validate(stored) if stored else None
     if known is None:
         raise ConfigError(f"{run.path}: no checkpoint is the best, since none was evaluated")
     path = run.checkpoint_path(known.iteration)
@@ -121,13 +130,9 @@ def find_checkpoint(run: RunDirectory, *, best: bool = False) -> Path:
     return path
 
 
-def _read_state(folder: Path) -> TrainState:
-    return TrainState.model_validate_json((folder / STATE_FILE).read_text())
-
-
 def load_checkpoint(agent: PPOAgent, run: RunDirectory, folder: Path) -> TrainState:
     """Bring an agent, whose network was loaded from the checkpoint, to the checkpoint's state."""
-    state = _read_state(folder)
+    state = TrainState.model_validate_json((folder / STATE_FILE).read_text())
     restore_optimizer(agent.optimizer, load_file(folder / OPTIMIZER_FILE))
     agent.kl_controller.beta = state.beta
     agent.guard.num_in_a_row = state.skipped_in_a_row

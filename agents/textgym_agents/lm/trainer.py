@@ -58,7 +58,7 @@ def build_agent(
     With a cold start the whole model learns first, and an adapter is added afterwards. Every
     process builds the same.
     """
-    policy, device = config.policy, _find_device(config.device)
+    policy, device = config.policy, find_device(config.device)
     if checkpoint is not None:
         network = PolicyValueNetwork.load(checkpoint / POLICY_FOLDER)
     else:
@@ -70,7 +70,12 @@ def build_agent(
     return PPOAgent(network.to(device), config, processes=processes)
 
 
-def _find_device(device: str) -> str:
+def find_device(device: str) -> str:
+    """Return `cpu` or `cuda`.
+
+    Raises:
+        ConfigError: a GPU was asked for, and there is none.
+    """
     has_gpu = torch.cuda.is_available()
     if device == "cuda" and not has_gpu:
         raise ConfigError(

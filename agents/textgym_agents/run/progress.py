@@ -16,6 +16,11 @@ SHOWN = {
     "ppo/kl_k3": "KL",
     "ppo/entropy": "entropy",
     "cold_start/loss": "loss",
+    "sft/loss": "loss",
+    "sft/mean_token_accuracy": "accuracy",
+    "dpo/loss": "loss",
+    "dpo/rewards/margins": "margin",
+    "dpo/rewards/accuracies": "accuracy",
 }
 PLAIN_LINE_EVERY = 10.0
 
