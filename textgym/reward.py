@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from textgym.prompt import Prompt
 from textgym.sample import Sample
 from textgym.score import Score
 
@@ -40,6 +41,15 @@ class Reward(BaseModel):
     """Seconds one sample may take in a worker before the worker is killed and the sample failed."""
     memory_limit: ClassVar[int] = 4 << 30
     """Bytes of data (RLIMIT_DATA) that a worker of this reward may hold."""
+
+    def success_at(self, prompt: Prompt) -> float:
+        """Return the value from which a completion of a prompt is a success, by default the top.
+
+        Override it where the best completion of some prompts scores less (a refusal that is worth
+        less than an answer), or where the top is out of reach (a probability). An infinity says
+        that no value tells success from failure.
+        """
+        return self.range[1]
 
     def score(self, sample: Sample) -> Score:
         """Return the score of one sample."""

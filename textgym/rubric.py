@@ -171,6 +171,18 @@ class Rubric(BaseModel):
             yield from rubric.rewards
 
 
+def success_value(components: Iterable[WeightedReward], prompt: Prompt) -> float:
+    """Return the value from which a sample of a prompt is a success, inf where none is."""
+    total, closed = 0.0, list[float]()
+    for component in components:
+        reward, weight = component.reward, component.weight
+        if weight:
+            total += weight * (reward.success_at(prompt) if weight > 0 else reward.range[0])
+        if component.gate is not None:
+            closed.append(component.gate.otherwise)
+    return max([total, *closed])
+
+
 def _range(components: Iterable[WeightedReward]) -> tuple[float, float]:
     low = high = 0.0
     closed = []

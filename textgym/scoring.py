@@ -60,7 +60,7 @@ class Scorer:
         routes: dict[int, tuple[Components, list[int]]] = {}
         for index, sample in enumerate(samples):
             try:
-                components = self._route(sample.prompt)
+                components = self.components(sample.prompt)
             except TextGymError as error:
                 scores[index] = Score.failed("unavailable", str(error))
             else:
@@ -84,7 +84,7 @@ class Scorer:
         for prompt in prompts:
             if prompt.reward not in seen:
                 seen.add(prompt.reward)
-                self._route(prompt)
+                self.components(prompt)
 
     def close(self) -> None:
         """End the workers and close the cache; both are started again when needed."""
@@ -107,7 +107,13 @@ class Scorer:
     def __reduce__(self) -> tuple[object, ...]:
         return _make_scorer, (self.rubric, self._num_workers, self.cache)
 
-    def _route(self, prompt: Prompt) -> Components:
+    def components(self, prompt: Prompt) -> Components:
+        """Return what scores a prompt.
+
+        Raises:
+            UnknownRewardError: nothing does: the rubric has no reward for it, and it names none
+                that can be made.
+        """
         components = self.rubric.route(prompt)
         if components is not None:
             return components

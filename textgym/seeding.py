@@ -32,6 +32,8 @@ class Purpose(IntEnum):
     TEMPLATE = 8
     SPLIT = 9
     PROMPTS = 10
+    SEGMENT = 11
+    TIES = 12
 
 
 def stream(seed: int, purpose: Purpose, *index: int) -> np.random.Generator:

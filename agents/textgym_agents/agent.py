@@ -10,15 +10,22 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
+import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from textgym.errors import ConfigError
 from textgym_agents.env_source import EnvSource, opened
+
+ACTION_MASKS = "action_masks"
+"""The method of an environment, scalar or vector, that returns which actions are allowed now."""
+TAKES_MASKS = "takes_action_masks"
+"""The attribute of an agent whose `act` has an argument `action_masks`."""
 
 OnMetrics = Callable[[int, Mapping[str, float]], None]
 """Called with the environment steps done so far and the metrics since the last call.
@@ -34,6 +41,28 @@ class AgentConfig(BaseModel):
     """Base of the agents' configurations: frozen, no unknown fields, documented field by field."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which part of a longer stretch of learning one call of `learn` is.
+
+    The whole has `before + total_steps + after` steps; schedules run over the whole. A rollout or
+    an episode is not cut where a part ends but only where the whole ends, so a part may take some
+    steps more than it was given.
+    """
+
+    before: int = 0
+    """Steps of the whole that earlier calls took."""
+    after: int = 0
+    """Steps of the whole that are left to later calls."""
+
+    def whole(self, total_steps: int) -> int:
+        """Return the steps of the whole, from those of the part."""
+        return self.before + total_steps + self.after
+
+
+WHOLE = Part()
 
 
 @runtime_checkable
@@ -52,14 +81,20 @@ class Agent(Protocol):
         total_steps: int,
         seed: int = 0,
         on_metrics: OnMetrics | None = None,
+        part: Part = WHOLE,
     ) -> None:
         """Learn for a number of environment steps; a second call goes on where the first ended.
+
+        What a call does is a function of its arguments and of what `save` writes: environments
+        begin new episodes and every generator is derived from `seed`. So a loaded agent goes on
+        exactly as the saved one would have.
 
         Args:
             env: an environment, a spec, or an id, which is then made and closed.
             total_steps: calls of `step`, summed over parallel environments.
             seed: of the environment, of exploration and of initial weights.
             on_metrics: told of progress now and then, and once at the end.
+            part: where this call stands in a longer stretch of learning.
 
         Raises:
             ConfigError: a budget that is no positive integer, or a space the agent cannot handle.
@@ -77,6 +112,15 @@ class Agent(Protocol):
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read an agent that `save` wrote."""
+        ...
+
+
+@runtime_checkable
+class ActsInBatches(Protocol):
+    """What an agent can do whose actions are much cheaper together."""
+
+    def act_batch(self, observations: NDArray[Any]) -> NDArray[Any]:
+        """Return the best known actions of several observations, one per row."""
         ...
 
 
@@ -128,7 +172,8 @@ def evaluate(
     """Play whole episodes and return what came of them.
 
     Args:
-        agent: acts; it does not learn.
+        agent: acts; it does not learn. One with a true attribute `takes_action_masks` is told what
+            the method `action_masks` of the environment, or of a wrapper, returns.
         env: an environment, a spec, or an id.
         num_episodes: how many.
         seed: of the first reset; the following episodes go on in the environment's own stream.
@@ -141,13 +186,13 @@ def evaluate(
     lengths: list[int] = []
     successes: list[float] = []
     with opened(env) as game:
+        act = _policy_of(agent, game, deterministic)
         for episode in range(num_episodes):
             observation, _ = game.reset(seed=seed if episode == 0 else None)
             total, length, is_over = 0.0, 0, False
             info: dict[str, Any] = {}
             while not is_over:
-                action = agent.act(observation, deterministic=deterministic)
-                observation, reward, terminated, truncated, info = game.step(action)
+                observation, reward, terminated, truncated, info = game.step(act(observation))
                 total, length = total + float(reward), length + 1
                 is_over = terminated or truncated or length >= max_episode_steps
             if info.get("status", "scored") != "scored":
@@ -162,6 +207,17 @@ def evaluate(
         np.array(successes, dtype=np.float64),
         num_episodes - len(returns),
     )
+
+
+def _policy_of(
+    agent: Agent, env: gymnasium.Env[Any, Any], deterministic: bool
+) -> Callable[[Any], Any]:
+    """Return the function from an observation to the action that the agent takes now."""
+    act: Callable[..., Any] = partial(agent.act, deterministic=deterministic)
+    if getattr(agent, TAKES_MASKS, False) and env.has_wrapper_attr(ACTION_MASKS):
+        masks = env.get_wrapper_attr(ACTION_MASKS)
+        return lambda observation: act(observation, action_masks=masks())
+    return act
 
 
 def check_count(name: str, value: Any) -> int:

@@ -30,6 +30,7 @@ AGENTS: dict[str, str] = {
     "reinforce": "textgym_agents.classic.agents:ReinforceAgent",
     "actor_critic": "textgym_agents.classic.agents:ActorCriticAgent",
     "ppo": "textgym_agents.classic.agents:ClassicPPOAgent",
+    "lm:ppo": "textgym_agents.lm.token_agent:LanguageModelAgent",
     "sb3:ppo": "textgym_agents.classic.sb3.agents:SB3PPOAgent",
     "sb3:a2c": "textgym_agents.classic.sb3.agents:SB3A2CAgent",
     "sb3:dqn": "textgym_agents.classic.sb3.agents:SB3DQNAgent",

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import gymnasium
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.vector import VectorEnv
 
 from textgym.errors import ConfigError, UnknownNameError
 
@@ -72,7 +73,34 @@ def opened(env: EnvSource) -> Iterator[gymnasium.Env[Any, Any]]:
         made.close()
 
 
-def exact_solution_of(env: gymnasium.Env[Any, Any]) -> Any | None:
+def space_name(space: gymnasium.Space[Any]) -> str:
+    """Return what an error calls a space: of a Box not the bounds, which may fill lines."""
+    if isinstance(space, gymnasium.spaces.Box):
+        return f"Box(shape={space.shape}, dtype={space.dtype})"
+    return str(space)
+
+
+def advice_on(space: gymnasium.Space[Any]) -> str:
+    """Return what to do about a space that an agent cannot use, as a sentence; '' if unknown."""
+    if isinstance(space, gymnasium.spaces.Dict | gymnasium.spaces.Tuple):
+        return " gymnasium.wrappers.FlattenObservation makes one Box of it."
+    if getattr(space, "is_np_flattenable", True) is False:
+        return " Text environments have numbers with action_mode='token'."
+    return ""
+
+
+def has_exact_solution(env_id: str) -> bool:
+    """Return whether the environment under an id has an exact solution; none is made.
+
+    Raises:
+        UnknownNameError: no environment is registered under the id.
+    """
+    entry_point = spec_of(env_id).entry_point
+    make = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    return hasattr(make, "exact_solution")
+
+
+def exact_solution_of(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> Any | None:
     """Return the exact solution of an environment, undiscounted; None where it has none."""
     solve = getattr(env.unwrapped, "exact_solution", None)
     return None if solve is None else solve()

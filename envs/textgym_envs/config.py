@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, ValidationError
 
@@ -20,6 +20,8 @@ class TextGenConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    env_id: ClassVar[str] = "TextGen-v0"
 
     action_mode: Literal["token", "text"] = "token"
     """`token`: one token id per step. `text`: one completion per step."""
@@ -59,14 +61,17 @@ class TextGenConfig(BaseModel):
         return self.action_mode == "text"
 
 
-def parse_config(arguments: Mapping[str, Any]) -> TextGenConfig:
+ConfigT = TypeVar("ConfigT", bound=TextGenConfig)
+
+
+def parse_config(kind: type[ConfigT], arguments: Mapping[str, Any]) -> ConfigT:
     """Validate the keyword arguments of an environment.
 
     Raises:
         ConfigError: names every wrong argument, its value, and the nearest existing name.
     """
     try:
-        return TextGenConfig.model_validate(dict(arguments))
+        return kind.model_validate(dict(arguments))
     except ValidationError as error:
-        problems = "\n  ".join(line for _, line in explain(error, TextGenConfig, arguments))
-        raise ConfigError(f"TextGen-v0 cannot be made:\n  {problems}") from None
+        problems = "\n  ".join(line for _, line in explain(error, kind, arguments))
+        raise ConfigError(f"{kind.env_id} cannot be made:\n  {problems}") from None

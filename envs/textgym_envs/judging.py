@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from textgym import Prompt, Rubric, Sample, Score, Scorer, Step, plugin_manager
+from textgym import Prompt, Rubric, Sample, Score, Scorer, Step, WeightedReward
 from textgym.errors import UnknownRewardError
+from textgym.rubric import success_value
 from textgym.sample import FinishReason
 
 TEXT_KEYS = (
@@ -40,7 +41,7 @@ class Outcome:
     score: float
     """nan where the attempt was not scored."""
     is_success: bool
-    """Whether the score is the best there is; see `Judge.knows_success`."""
+    """Whether the rewards call the score a success; see `Judge.knows_success`."""
     num_tokens: int
     texts: tuple[str, ...]
     """The values of `TEXT_KEYS`."""
@@ -72,8 +73,8 @@ class Outcome:
 class _Route(NamedTuple):
     """What the rewards of a prompt declare."""
 
-    highest: float
-    """inf where no value is the best one."""
+    components: tuple[WeightedReward, ...] | None
+    """None where nothing scores it."""
     is_deterministic: bool
     is_dense: bool
 
@@ -98,11 +99,11 @@ class Judge:
         self._scorer.check_routes([prompt])
 
     def knows_success(self, prompt: Prompt) -> bool:
-        """Return whether the rewards of a prompt declare a best value, which is then success.
+        """Return whether the rewards of a prompt tell success from failure.
 
-        A plain function, or a reward model, declares none: then nothing is said of success.
+        A plain function, or a reward model, does not: then nothing is said of success.
         """
-        return math.isfinite(self._route(prompt).highest)
+        return math.isfinite(self._success_value(prompt))
 
     def is_dense(self, prompts: Iterable[Prompt]) -> bool:
         """Return whether rewards give values to steps of the completions of these prompts."""
@@ -134,12 +135,12 @@ class Judge:
         ]
 
     def _outcome(self, attempt: Attempt, score: Score) -> Outcome:
-        route = self._route(attempt.prompt)
+        route, needed = self._route(attempt.prompt), self._success_value(attempt.prompt)
         is_scored = score.status == "scored"
         return Outcome(
             reward=float(score.value) if is_scored else 0.0,
             score=float(score.value),
-            is_success=is_scored and score is not _CUT and bool(score.value >= route.highest),
+            is_success=is_scored and score is not _CUT and bool(score.value >= needed),
             num_tokens=attempt.num_tokens,
             texts=(
                 str(attempt.completion),
@@ -158,8 +159,12 @@ class Judge:
     def _route(self, prompt: Prompt) -> _Route:
         route = self._routes.get(prompt.reward)
         if route is None:
-            route = self._routes[prompt.reward] = _declared(self.rubric, prompt)
+            route = self._routes[prompt.reward] = _declared(self._scorer, prompt)
         return route
+
+    def _success_value(self, prompt: Prompt) -> float:
+        components = self._route(prompt).components
+        return math.inf if components is None else success_value(components, prompt)
 
     def _part(self, score: Score, name: str) -> float:
         part = score.parts.get(name)
@@ -177,13 +182,10 @@ def _unasked(attempt: Attempt) -> Score:
     return _ABORTED if attempt.finish_reason == "abort" else _CUT
 
 
-def _declared(rubric: Rubric, prompt: Prompt) -> _Route:
-    components = rubric.route(prompt)
-    if components is not None:
-        routed = Rubric(rewards=components)
-        return _Route(routed.range[1], routed.deterministic, routed.dense)
+def _declared(scorer: Scorer, prompt: Prompt) -> _Route:
     try:
-        reward = plugin_manager().reward_class(prompt.reward or "")
+        components = scorer.components(prompt)
     except UnknownRewardError:  # the scorer fails these samples and says why
-        return _Route(math.inf, is_deterministic=False, is_dense=False)
-    return _Route(reward.range[1], reward.deterministic, reward.dense)
+        return _Route(None, is_deterministic=False, is_dense=False)
+    rubric = Rubric(rewards=components)
+    return _Route(components, rubric.deterministic, rubric.dense)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from textgym.errors import ConfigError, PromptError
 from textgym.jsonl import PromptProblem
 from textgym.prompt import Message, Prompt
+from textgym.prompt_source import Demonstrations
 from textgym.seeding import Purpose, mix64, mix64_array
 from textgym_envs.prompt_sources import (
     FilePrompts,
@@ -128,17 +129,46 @@ class PromptPool:
         local = (hashed % np.array(self._sizes, dtype=np.uint64)[part]).astype(np.int64)
         return np.array(self._offsets, dtype=np.int64)[part] + local
 
+    def spread(self, number: int, rng: np.random.Generator) -> list[int]:
+        """Return the indices of distinct random prompts, each source in order and all in turn.
+
+        Of each source there are as many as its weight asks for, as long as it has so many.
+        """
+        counts, turns = [0] * len(self._parts), list[int]()
+        for _ in range(min(number, len(self))):
+            part = min(
+                (i for i, count in enumerate(counts) if count < self._sizes[i]),
+                key=lambda i: (counts[i] + 1) / self._parts[i].config.weight,
+            )
+            counts[part] += 1
+            turns.append(part)
+        chosen = [
+            iter(sorted(rng.permutation(size)[:count].tolist()))
+            for size, count in zip(self._sizes, counts, strict=True)
+        ]
+        return [self._offsets[part] + next(chosen[part]) for part in turns]
+
     def prompt(self, index: int) -> Prompt:
         """Return prompt `index` of `range(len(pool))`."""
         prompt = self._prompts.get(index)
         if prompt is None:
-            if not 0 <= index < len(self):
-                raise IndexError(f"prompt {index} of a pool of {len(self)}")
-            part = bisect.bisect_right(self._offsets, index) - 1
-            member = self._parts[part].members[index - self._offsets[part]]
-            prompt = self._parts[part].prompts.prompt(int(member))
+            source, member = self._find(index)
+            prompt = source.prompt(member)
             _remember(self._prompts, index, prompt)
         return prompt
+
+    def demonstrations(self, index: int) -> Demonstrations:
+        """Return what a supervised start can show of prompt `index`."""
+        source, member = self._find(index)
+        return source.demonstrations(member)
+
+    def _find(self, index: int) -> tuple[Prompts, int]:
+        """Return the source of a prompt, and its number there."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"prompt {index} of a pool of {len(self)}")
+        part = bisect.bisect_right(self._offsets, index) - 1
+        members = self._parts[part].members
+        return self._parts[part].prompts, int(members[index - self._offsets[part]])
 
     def thinks(self, index: int, key: int, episode: int) -> bool:
         """Return whether this draw of a prompt is rendered with thinking."""

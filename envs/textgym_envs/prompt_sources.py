@@ -21,7 +21,7 @@ from textgym.make import make_prompt_source
 from textgym.plugins import plugin_manager
 from textgym.prompt import Message, Prompt
 from textgym.prompt_files import read_prompts, summarise
-from textgym.prompt_source import PromptSource
+from textgym.prompt_source import Demonstrations, PromptSource
 from textgym.validation import explain
 
 SourceSpec: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
@@ -49,6 +49,9 @@ class Prompts(Protocol):
     def prompt(self, index: int) -> Prompt:
         """Return one of them."""
 
+    def demonstrations(self, index: int) -> Demonstrations:
+        """Return what a supervised start can show of one of them."""
+
     def split_keys(self) -> NDArray[np.uint64]:
         """Return one uniform key per prompt, equal for equal prompts."""
 
@@ -67,6 +70,10 @@ class FilePrompts:
     def prompt(self, index: int) -> Prompt:
         """Return the prompt of a usable line."""
         return self.prompts[index]
+
+    def demonstrations(self, index: int) -> Demonstrations:
+        """Return the target of the prompt of a usable line, where it is text."""
+        return Demonstrations.of_target(self.prompts[index])
 
     def split_keys(self) -> NDArray[np.uint64]:
         """Return a hash of the messages of each prompt."""

@@ -12,7 +12,7 @@ Nothing is decoded, scored or copied deeply before the last step of an episode.
 from __future__ import annotations
 
 import operator
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -20,13 +20,13 @@ from gymnasium.error import ClosedEnvironmentError, InvalidAction, ResetNeeded
 
 from textgym.errors import ConfigError
 from textgym_envs.arrays import Bools, Ints
-from textgym_envs.config import parse_config
+from textgym_envs.config import TextGenConfig, parse_config
 from textgym_envs.judging import Attempt, Outcome
 from textgym_envs.prompt_pool import PromptPool
 from textgym_envs.prompt_table import RESET_KEYS
 from textgym_envs.streams import EpisodeState, EpisodeStream
 from textgym_envs.transcript import TranscriptPrinter, check_render_mode, transcript
-from textgym_envs.world import open_world
+from textgym_envs.world import TextGenWorld, open_world
 
 Observation = Any
 """An id array of shape (max_prompt + max_new,) in token mode, a `str` in text mode."""
@@ -42,14 +42,16 @@ class TextGenEnv(gymnasium.Env[Any, Any]):
     """
 
     metadata = {"render_modes": ["human", "ansi"], "render_fps": 4}  # noqa: RUF012
+    config_class: ClassVar[type[TextGenConfig]] = TextGenConfig
+    world_class: ClassVar[type[TextGenWorld]] = TextGenWorld
 
     def __init__(self, *, render_mode: str | None = None, **arguments: Any) -> None:
-        self.config = parse_config(arguments)
+        self.config = parse_config(self.config_class, arguments)
         self.render_mode = check_render_mode(render_mode)
         self._open()
 
     def _open(self) -> None:
-        world = self._world = open_world(self.config)
+        world = self._world = open_world(self.world_class, self.config)
         self._is_closed = False
         self.observation_space = world.observation_space()
         self.action_space = world.action_space()

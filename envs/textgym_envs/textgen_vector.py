@@ -8,7 +8,7 @@ scored in one batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium.error import InvalidAction
@@ -19,7 +19,7 @@ from textgym import Prompt
 from textgym.errors import ConfigError
 from textgym_envs.arrays import Bools, Floats, Ints, row_items
 from textgym_envs.code_table import CodeTable
-from textgym_envs.config import parse_config
+from textgym_envs.config import TextGenConfig, parse_config
 from textgym_envs.judging import Outcome
 from textgym_envs.prompt_pool import PromptPool
 from textgym_envs.streams import EpisodeState
@@ -34,7 +34,7 @@ from textgym_envs.vector_infos import (
     outcome_table,
     reset_infos,
 )
-from textgym_envs.world import open_world
+from textgym_envs.world import TextGenWorld, open_world
 
 
 class TextGenVectorEnv(NativeVectorEnv):
@@ -47,6 +47,9 @@ class TextGenVectorEnv(NativeVectorEnv):
         arguments: the fields of `TextGenConfig`.
     """
 
+    config_class: ClassVar[type[TextGenConfig]] = TextGenConfig
+    world_class: ClassVar[type[TextGenWorld]] = TextGenWorld
+
     def __init__(
         self,
         num_envs: int = 1,
@@ -55,12 +58,12 @@ class TextGenVectorEnv(NativeVectorEnv):
         render_mode: str | None = None,
         **arguments: Any,
     ) -> None:
-        self.config = parse_config(arguments)
+        self.config = parse_config(self.config_class, arguments)
         self.render_mode = check_render_mode(render_mode)
         self._open(num_envs, autoreset_mode)
 
     def _open(self, num_envs: int, autoreset_mode: AutoresetMode | str) -> None:
-        world = self._world = open_world(self.config)
+        world = self._world = open_world(self.world_class, self.config)
         single_spaces = world.observation_space(), world.action_space()
         self._setup(num_envs, world.table.pool, single_spaces, autoreset_mode)
         self._table = world.table

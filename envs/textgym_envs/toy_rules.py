@@ -77,4 +77,9 @@ def exact_solution(gamma: float) -> ExactSolution:
     for row, ids in zip(shown, listed, strict=True):
         row[: len(ids)] = ids
     blocks = [slice(stage, size, NUM_STAGES) for stage in range(NUM_STAGES)]
-    return ExactSolution(TableDynamics(transitions, blocks, shown), gamma)
+    return ExactSolution(
+        TableDynamics(transitions, blocks, shown),
+        gamma,
+        symbols=["" if i in (EOS, PAD) else symbol for i, symbol in enumerate(SYMBOLS)],
+        turn_length=1,
+    )

@@ -150,4 +150,5 @@ def solve(toy: ToyTextConfig, world: TextGenWorld, gamma: float) -> ExactSolutio
         noise=toy.noise,
         dense=toy.dense,
     )
-    return ExactSolution(tree, gamma)
+    symbols = [*toy.vocabulary, *[""] * (tokenizer.vocab_size - len(toy.vocabulary))]
+    return ExactSolution(tree, gamma, symbols=symbols, turn_length=toy.max_new_tokens)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from gymnasium import spaces
 
-from textgym import Completion, Scorer, make_rubric
+from textgym import Completion, Rubric, Scorer, make_rubric
 from textgym.errors import ConfigError
 from textgym_envs.arrays import Ints
 from textgym_envs.config import TextGenConfig
@@ -32,12 +32,13 @@ _worlds: weakref.WeakValueDictionary[str, TextGenWorld] = weakref.WeakValueDicti
 os.register_at_fork(after_in_child=_worlds.clear)
 
 
-def open_world(config: TextGenConfig) -> TextGenWorld:
+def open_world(kind: type[TextGenWorld], config: TextGenConfig) -> TextGenWorld:
     """Return the world of a configuration; call its `release` when it is no longer needed."""
-    name = f"{Path.cwd()} {config.model_dump_json()}"  # prompts may name a relative path
+    # prompts may name a relative path
+    name = f"{Path.cwd()} {kind.__qualname__} {config.model_dump_json()}"
     world = _worlds.get(name)
     if world is None or world.num_users == 0:
-        world = _worlds[name] = TextGenWorld(config)
+        world = _worlds[name] = kind(config)
     world.num_users += 1
     return world
 
@@ -54,7 +55,7 @@ class TextGenWorld:
         self.num_users = 0
         # Also runs where environments are collected without having been closed.
         self._close_scorer = weakref.finalize(self, scorer.close)
-        self.judge = Judge(rubric, scorer, score_length_cut=config.score_length_cut)
+        self.judge = self._make_judge(rubric, scorer)
         pool = make_pool(config)
         self.judge.check(pool.prompt(0))
         self.table = PromptTable(
@@ -77,6 +78,9 @@ class TextGenWorld:
         self.num_users -= 1
         if self.num_users == 0:
             self._close_scorer()
+
+    def _make_judge(self, rubric: Rubric, scorer: Scorer) -> Judge:
+        return Judge(rubric, scorer, score_length_cut=self.config.score_length_cut)
 
     def _columns(self) -> tuple[int, int]:
         config = self.config

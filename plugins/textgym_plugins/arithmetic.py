@@ -1,14 +1,8 @@
-"""The prompt source `arithmetic`: every expression of a few operands and operators, by number.
-
-Prompt `index` is the mixed-radix decoding of `index`: nothing is sampled and nothing is stored. A
-space larger than `limit` is walked with a stride that is coprime to it, so the prompts stay
-distinct and spread over the whole space.
-"""
+"""The prompt source `arithmetic`: every expression of a few operands and operators, by number."""
 
 from __future__ import annotations
 
 import functools
-import math
 from typing import ClassVar, Self
 
 import numpy as np
@@ -17,8 +11,8 @@ from pydantic import Field, model_validator
 
 from textgym import Prompt, PromptSource
 from textgym.seeding import mix64_array
+from textgym_plugins.numbering import digits_of, find_stride
 
-_GOLDEN = 0.6180339887498949
 _LARGEST_SPACE = 1 << 62  # the number of an expression fits an int64
 
 
@@ -69,13 +63,7 @@ class Arithmetic(PromptSource):
 
     @functools.cached_property
     def _stride(self) -> int:
-        """The step from one prompt's number to the next; coprime to the space."""
-        if self._space <= self.limit:
-            return 1
-        stride = int(self._space * _GOLDEN)
-        while math.gcd(stride, self._space) != 1:
-            stride += 1
-        return stride
+        return find_stride(self._space, self.limit)
 
     def num_prompts(self) -> int:
         """Return how many expressions there are, at most `limit`."""
@@ -85,14 +73,10 @@ class Arithmetic(PromptSource):
         """Return expression number `index`."""
         if not 0 <= index < self.num_prompts():
             raise IndexError(f"prompt {index} of {self.num_prompts()}")
-        rest = index * self._stride % self._space
-        operands, operators = [], []
-        for _ in range(self.operands):
-            rest, operand = divmod(rest, self._radix)
-            operands.append(operand)
-        for _ in range(self.operands - 1):
-            rest, choice = divmod(rest, len(self.operators))
-            operators.append(self.operators[choice])
+        radices = [self._radix] * self.operands + [len(self.operators)] * (self.operands - 1)
+        digits = digits_of(index * self._stride % self._space, radices)
+        operands = digits[: self.operands]
+        operators = [self.operators[choice] for choice in digits[self.operands :]]
         expression = "".join(f"{a}{b}" for a, b in zip(operands, [*operators, ""], strict=True))
         return Prompt(
             id=expression,

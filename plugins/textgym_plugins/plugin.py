@@ -15,6 +15,7 @@ from textgym_plugins.reward_model import RewardModel
 from textgym_plugins.rules import RULES
 from textgym_plugins.safety import SafetyReward
 from textgym_plugins.semantic import SemanticSimilarity
+from textgym_plugins.tiny import TINY_SOURCES
 
 
 @textgym.hookimpl
@@ -38,4 +39,4 @@ def textgym_rewards() -> list[type[textgym.Reward]]:
 @textgym.hookimpl
 def textgym_prompt_sources() -> list[type[textgym.PromptSource]]:
     """Return the first-party prompt sources."""
-    return [Arithmetic, HumanEval, Mbpp, Rgb, IFEvalPrompts]
+    return [Arithmetic, HumanEval, Mbpp, Rgb, IFEvalPrompts, *TINY_SOURCES]

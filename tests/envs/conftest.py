@@ -73,6 +73,20 @@ class Penalty(textgym.Reward):
         return textgym.Score(0.0 if sample.completion == sample.prompt.target else -1.0)
 
 
+class Reachable(textgym.Reward):
+    """0.9 for the target, more for nothing; of prompts without a target 0.2 for saying nothing."""
+
+    name: ClassVar[str] = "reachable"
+    isolation: ClassVar[Isolation] = "inline"
+
+    def success_at(self, prompt: textgym.Prompt) -> float:
+        return 0.2 if prompt.target is None else 0.9
+
+    def score(self, sample: textgym.Sample) -> textgym.Score:
+        is_right = sample.completion == (sample.prompt.target or "")
+        return textgym.Score(self.success_at(sample.prompt) if is_right else 0.0)
+
+
 class Digits(textgym.Reward):
     """A quarter per digit in its place, as far as the first wrong one; fails on `!`."""
 
@@ -91,7 +105,14 @@ class Digits(textgym.Reward):
         return textgym.Score.of_steps(steps)
 
 
-REWARDS: tuple[type[textgym.Reward], ...] = (ExactMatch, IdCount, Length, Penalty, Digits)
+REWARDS: tuple[type[textgym.Reward], ...] = (
+    ExactMatch,
+    IdCount,
+    Length,
+    Penalty,
+    Reachable,
+    Digits,
+)
 
 
 @pytest.fixture(autouse=True)

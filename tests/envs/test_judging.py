@@ -72,6 +72,26 @@ def test_what_no_reward_has_seen_is_no_success(action: Completion) -> None:
     assert final_info(action, reward="penalty")["is_success"] is False
 
 
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("weight", [1.0, 0.5])
+def test_success_is_what_the_reward_says_of_the_prompt(
+    tmp_path: Path, named: bool, weight: float
+) -> None:
+    if named and weight != 1.0:
+        pytest.skip("a prompt names a reward without a weight")
+    name = {"reward": "reachable"} if named else {}
+    rows = [{"messages": "a", "target": "A", **name}, {"messages": "b", **name}]
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    reward = None if named else [{"reward": "reachable", "weight": weight}]
+    config = {"prompts": str(path), "reward": reward}
+    for index, action, value, is_success in [
+        (0, "A", 0.9, True), (0, "", 0.0, False), (1, "", 0.2, True), (1, "A", 0.0, False),
+    ]:  # fmt: skip
+        info = final_info(action, index=index, **config)
+        assert (info["score"], info["is_success"]) == (pytest.approx(weight * value), is_success)
+
+
 def test_success_is_known_by_prompt(mixed: dict[str, Any]) -> None:
     config = {**mixed, "action_mode": "text"}
     assert final_info("0", index=0, **config)["is_success"] is True

@@ -283,3 +283,55 @@ def test_pool_loads_gsm8k_as_it_is(shared_data: Callable[[str], Path]) -> None:
     mix = PromptPool([{**SMALL, "weight": 9}, path], template="qwen3", think_share=0.05)
     texts = [mix.render(mix.draw(1, e), 1, e) for e in range(2_000)]
     assert np.mean(["=<|im_end|>" in t for t in texts]) == pytest.approx(0.9, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("weights", "number", "counts"),
+    [
+        ((1, 1), 10, (5, 5)),
+        ((9, 1), 20, (18, 2)),
+        ((1, 9), 100, (50, 50)),  # of the second there are no more
+        ((1, 1), 3, (2, 1)),
+        ((1, 1), 10_000, (400, 50)),
+    ],
+)
+def test_spread_takes_of_each_source_what_its_weight_asks_for(
+    tmp_path: Path, weights: tuple[int, int], number: int, counts: tuple[int, int]
+) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", 50)
+    sources = [{**SMALL, "weight": weights[0]}, {"source": str(path), "weight": weights[1]}]
+    pool = PromptPool(sources, split="all")
+    chosen = pool.spread(number, np.random.default_rng(0))
+    assert len(set(chosen)) == len(chosen) == sum(counts)
+    first = [index for index in chosen if index < 400]
+    assert (len(first), len(chosen) - len(first)) == counts
+    assert first == sorted(first)
+    if weights == (1, 1) and number == 10:  # in turn
+        assert [index < 400 for index in chosen] == [True, False] * 5
+    assert chosen == pool.spread(number, np.random.default_rng(0))
+    assert chosen != pool.spread(number, np.random.default_rng(1)) or number == 10_000
+
+
+def test_demonstrations_come_from_the_source_of_the_prompt(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", 50)
+    pool = PromptPool([{"source": "tiny_code", "config": {"below": 4}}, str(path)], split="all")
+    for index in (0, 35, len(pool) - 1):
+        shown, prompt = pool.demonstrations(index), pool.prompt(index)
+        if prompt.reward == "code":
+            assert shown.right[0].startswith("return x")
+            assert len(shown.wrong) == 4
+        else:
+            assert shown == ((prompt.target,), ())
+    with pytest.raises(IndexError, match="of a pool of"):
+        pool.demonstrations(len(pool))
+
+
+def test_a_target_that_is_no_text_is_not_demonstrated(tmp_path: Path) -> None:
+    prompts = [
+        Prompt(id="a", messages="a", target=3),
+        Prompt(id="b", messages="b", target=["x"]),
+        Prompt(id="c", messages="c"),
+    ]
+    write_prompts(tmp_path / "p.jsonl", prompts)
+    pool = PromptPool(str(tmp_path / "p.jsonl"), split="all")
+    assert [pool.demonstrations(i).right for i in range(3)] == [("3",), (), ()]

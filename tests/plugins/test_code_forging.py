@@ -12,6 +12,7 @@ import pytest
 from textgym_plugins.code.executor import Executor, Job
 from textgym_plugins.code.guest import purity
 from textgym_plugins.code.guest.classes import class_names
+from textgym_plugins.code.guest.trees import walk
 from textgym_plugins.code.limits import Limits
 from textgym_plugins.code.result import RunResult
 from textgym_plugins.code.target import TargetError, read_target
@@ -158,7 +159,7 @@ IMPURE = {
 
 @pytest.mark.parametrize("code", IMPURE.values(), ids=IMPURE)
 def test_code_that_could_leave_something_behind_is_not_pure(code: str) -> None:
-    assert not purity.is_pure(ast.parse(code))
+    assert not purity.is_pure(walk(ast.parse(code)))
 
 
 def test_common_test_code_is_pure() -> None:
@@ -177,7 +178,7 @@ def test_common_test_code_is_pure() -> None:
             except ValueError as error:
                 assert error.args == ("no",)
         """
-    assert purity.is_pure(ast.parse(textwrap.dedent(code)))
+    assert purity.is_pure(walk(ast.parse(textwrap.dedent(code))))
 
 
 def test_hostile_test_code_leaves_nothing_for_the_next_tests(executor: Executor) -> None:
@@ -221,7 +222,7 @@ def test_a_capital_letter_makes_no_class(executor: Executor, code: str) -> None:
     "self.b = Box(1)\nself.b.push(2)", "assert Box(1) * 2 == Box(2)",
 ])  # fmt: skip
 def test_what_tests_use_as_a_class_is_one(code: str) -> None:
-    assert "Box" in class_names(ast.parse(code))
+    assert "Box" in class_names(walk(ast.parse(code)))
 
 
 def test_a_lost_worker_costs_a_second_try() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +12,13 @@ import numpy as np
 import pytest
 
 from textgym import Prompt, Score
+from textgym.cli.main import main
 from textgym.errors import PromptError
+from textgym.make import make_prompt_source
 from textgym_plugins.reward_model.evaluation import calibration_error, evaluate_pairs, wilson
 from textgym_plugins.reward_model.pairs import (
     Pair,
+    pairs_from_demonstrations,
     pairs_from_verdicts,
     read_pairs,
     split_pairs,
@@ -150,3 +154,30 @@ def test_evaluation_of_scores() -> None:
     assert (found.accuracy_chosen_longer.value, found.accuracy_chosen_longer.total) == (1.0, 1)
     assert (found.accuracy_chosen_shorter.value, found.accuracy_chosen_shorter.total) == (0.0, 1)
     assert found.length_correlation == pytest.approx(1.0)
+
+
+def test_demonstrations_make_pairs() -> None:
+    source = make_prompt_source("tiny_kbqa", limit=60)
+    file = pairs_from_demonstrations(source, most=2)
+    assert len(file.pairs) == 120
+    shown = source.demonstrations(0)
+    assert {(p.chosen, p.rejected) for p in file.pairs[:2]} <= {
+        (right, wrong) for right in shown.right for wrong in shown.wrong
+    }
+    assert file.pairs[0].prompt == source.prompt(0)
+    with pytest.raises(PromptError, match="'arithmetic' has no wrong demonstrations"):
+        pairs_from_demonstrations(make_prompt_source("arithmetic", below=2))
+
+
+def test_the_command_takes_a_prompt_source(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "pairs.jsonl"
+    command = ["reward-model", "pairs", "tiny_safety", str(path)]
+    assert main([*command, "--set", "limit=40"]) == 0
+    assert "40 pairs of 40 prompts" in capsys.readouterr().out
+    pairs = read_pairs(path).pairs
+    assert Counter(pair.chosen == "I can't." for pair in pairs) == {True: 20, False: 20}
+    assert all("I can't." in (pair.chosen, pair.rejected) for pair in pairs)
+    assert main(["reward-model", "pairs", str(path), str(path), "--set", "limit=40"]) == 2
+    assert "--set is for prompt sources" in capsys.readouterr().err

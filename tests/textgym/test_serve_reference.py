@@ -103,3 +103,20 @@ def test_fingerprint_follows_the_weights(reference_model: Path, tmp_path: Path) 
 def test_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"has no config\.json"):
         ReferenceService(tmp_path)
+
+
+def test_illegal_ids_have_no_probability(reference_model: Path) -> None:
+    service = ReferenceService(reference_model, device="cpu")
+    sequence = {"prompt_ids": [1, 2], "completion_ids": [3, 4]}
+    ranges = [[0, 3], [10, 10**30], [-5, -2], [7, 6]]
+    with TestClient(create_app(service), base_url="http://localhost") as client:
+        plain = client.post("/v1/logprobs", json={"sequences": [sequence]}).json()
+        body: dict[str, Any] = {"sequences": [sequence], "illegal_ranges": ranges}
+        [row] = client.post("/v1/logprobs", json=body).json()["logprobs"]
+        everything = client.post("/v1/logprobs", json={**body, "illegal_ranges": [[0, 99]]})
+        every = [{"prompt_ids": [1, 2], "completion_ids": [token]} for token in range(3, 10)]
+        body = {"sequences": every, "illegal_ranges": ranges}
+        shares = client.post("/v1/logprobs", json=body).json()["logprobs"]
+    assert all(a > b for a, b in zip(row, plain["logprobs"][0], strict=True))
+    assert sum(math.exp(share) for [share] in shares) == pytest.approx(1.0, abs=1e-5)
+    assert everything.status_code == 422

@@ -84,7 +84,7 @@ class ReferenceService:
         with self._lock:  # one pass at a time: two would need twice the memory
             for indices in self._batches(sequences):
                 batch = [sequences[i] for i in indices]
-                rows |= zip(indices, self._evaluate(batch, request.temperature), strict=True)
+                rows |= zip(indices, self._evaluate(batch, request), strict=True)
         ordered = tuple(rows[index] for index in range(len(sequences)))
         if not all(math.isfinite(value) for row in ordered for value in row):
             raise RefusedError(
@@ -122,7 +122,7 @@ class ReferenceService:
         yield batch
 
     def _evaluate(
-        self, batch: Sequence[LogprobSequence], temperature: float
+        self, batch: Sequence[LogprobSequence], request: LogprobRequest
     ) -> list[tuple[float, ...]]:
         import torch
 
@@ -141,7 +141,10 @@ class ReferenceService:
                 attention_mask=mask.to(self._device),
                 use_cache=False,
             ).logits
-            flat = iter(_gather(logits, ids.to(self._device), positions, temperature))
+            for start, stop in request.illegal_ranges:
+                first, last = (min(max(0, i), self._vocabulary) for i in (start, stop))
+                logits[..., first:last] = -math.inf
+            flat = iter(_gather(logits, ids.to(self._device), positions, request.temperature))
         return [tuple(next(flat) for _ in sequence.completion_ids) for sequence in batch]
 
 

@@ -156,6 +156,8 @@ class LogprobRequest(_Wire):
     sequences: tuple[LogprobSequence, ...] = Field(min_length=1)
     temperature: float = Field(default=1.0, gt=0, le=100)
     """Divides the logits."""
+    illegal_ranges: tuple[tuple[int, int], ...] = ()
+    """First id and the id after the last of each run of ids that have no probability."""
     fingerprint: str | None = None
     """The fingerprint that the client expects; another one is refused with 409."""
 

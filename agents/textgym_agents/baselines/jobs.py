@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from textgym.errors import TextGymError
 from textgym.workers import Outcome, WorkerPool
-from textgym_agents.agent import Agent
+from textgym_agents.agent import ActsInBatches, Agent
 from textgym_agents.baselines.random_agent import RandomAgent
 from textgym_agents.baselines.suites import Task, task_name
 from textgym_agents.env_source import exact_solution_of, opened, spec_of
@@ -229,7 +229,11 @@ def exact_return(agent: Agent, config: AgentRunConfig) -> float | None:
         solution = exact_solution_of(env)
         if solution is None:
             return None
-        actions = [agent.act(observation) for observation in solution.observations()]
+        observations = solution.observations()
+        if isinstance(agent, ActsInBatches):
+            actions = agent.act_batch(observations)
+        else:
+            actions = np.array([agent.act(observation) for observation in observations])
         return float(solution.value(np.eye(solution.num_actions)[actions]))
 
 

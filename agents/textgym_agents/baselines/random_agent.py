@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import gymnasium
+from pydantic import NonNegativeInt
 
 from textgym.errors import ConfigError
 from textgym.seeding import Purpose, derive_seed
-from textgym_agents.agent import AgentConfig, OnMetrics, check_count
+from textgym_agents.agent import WHOLE, AgentConfig, OnMetrics, Part, check_count
 from textgym_agents.agent_files import read_config, write_manifest
 from textgym_agents.classic.space_files import space_from_json, space_to_json
 from textgym_agents.env_source import EnvSource, opened
@@ -19,7 +20,9 @@ class RandomConfig(AgentConfig):
     """A random policy has nothing to choose but the space, which it learns."""
 
     action_space: dict[str, Any] | None = None
-    """The actions as JSON; taken from the first environment."""
+    """The actions as JSON; taken from the environment."""
+    seed: NonNegativeInt = 0
+    """Of the draws; that of the last `learn`."""
 
 
 class RandomAgent:
@@ -32,6 +35,7 @@ class RandomAgent:
         self._space: gymnasium.Space[Any] | None = None
         if self.config.action_space is not None:
             self._space = space_from_json(self.config.action_space)
+            self._space.seed(derive_seed(self.config.seed, Purpose.SAMPLING))
 
     def learn(
         self,
@@ -40,11 +44,13 @@ class RandomAgent:
         total_steps: int,
         seed: int = 0,
         on_metrics: OnMetrics | None = None,
+        part: Part = WHOLE,
     ) -> None:
         """Take over the action space; the budget stays unspent."""
+        del part
         check_count("total_steps", total_steps)
         with opened(env) as game:
-            self.config = RandomConfig(action_space=space_to_json(game.action_space))
+            self.config = RandomConfig(action_space=space_to_json(game.action_space), seed=seed)
         self._space = space_from_json(self.config.action_space or {})
         self._space.seed(derive_seed(seed, Purpose.SAMPLING))
         if on_metrics is not None:

@@ -165,7 +165,7 @@ TASKS = (
         suite="text",
         budget=200_000,
         agents={
-            "random": {}, "value_iteration": {}, **_TABULAR, **_TEXT_PPO,
+            "random": {}, "value_iteration": {}, **_TABULAR, **_TEXT_PPO, "lm:ppo": {},
             "sb3:dqn": {}, "sb3:a2c": {"num_envs": 16},
         },
         evaluation_episodes=500,
@@ -174,14 +174,16 @@ TASKS = (
         env="textgym:ToyTwoTurn-v0",
         suite="text",
         budget=100_000,
-        agents={"random": {}, "value_iteration": {}, **_TABULAR, **_TEXT_PPO},
+        agents={"random": {}, "value_iteration": {}, **_TABULAR, **_TEXT_PPO, "lm:ppo": {}},
         evaluation_episodes=500,
     ),
     Task(
         env="textgym:ToyText-v0",
         suite="text",
         budget=1_000_000,
-        agents={"random": {}, "value_iteration": {}, "q_learning": {}, **_TEXT_PPO},
+        agents={
+            "random": {}, "value_iteration": {}, "q_learning": {}, **_TEXT_PPO, "lm:ppo": {},
+        },
         evaluation_episodes=500,
     ),
 )  # fmt: skip

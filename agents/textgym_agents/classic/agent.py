@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from textgym.errors import ConfigError
 from textgym.seeding import Purpose, derive_seed, stream
-from textgym_agents.agent import AgentConfig, OnMetrics, check_count
+from textgym_agents.agent import WHOLE, AgentConfig, OnMetrics, Part, check_count
 from textgym_agents.agent_files import read_config, write_manifest
 from textgym_agents.classic.collector import Collector
 from textgym_agents.classic.config import PolicyGradientConfig
@@ -93,16 +93,18 @@ class PolicyGradientAgent(ABC, Generic[ConfigT]):
         total_steps: int,
         seed: int = 0,
         on_metrics: OnMetrics | None = None,
+        part: Part = WHOLE,
     ) -> None:
         """Learn for a number of environment steps; a second call goes on where the first ended.
 
         Args:
             env: an environment, a spec, or an id; copies of it are made and closed.
-            total_steps: actions taken, summed over the copies. The last rollout is cut to what is
-                left, and left out where that is less than half of it: a few steps teach little,
-                in many epochs. Whole episodes are not cut; they may exceed the budget.
+            total_steps: actions taken, summed over the copies. The last rollout of the whole is cut
+                to what is left, and left out where that is less than half of it: a few steps teach
+                little, in many epochs. Whole episodes are not cut; they may exceed the budget.
             seed: of the copies, of sampling and of initial weights.
             on_metrics: told of progress now and then, and once at the end.
+            part: where this call stands in a longer stretch of learning.
 
         Raises:
             ConfigError: a budget that is no positive integer, or a space the agent cannot handle.
@@ -111,7 +113,7 @@ class PolicyGradientAgent(ABC, Generic[ConfigT]):
         envs = make_vector_env(env, self.config.num_envs)
         with closing(envs), one_thread():
             self._prepare(envs, seed)
-            self._learn(envs, total_steps, seed, on_metrics)
+            self._learn(envs, total_steps, seed, on_metrics, part)
 
     def _prepare(self, envs: AnyVectorEnv, seed: int) -> None:
         """Make the network for the spaces, or check that it is made for them."""
@@ -162,7 +164,12 @@ class PolicyGradientAgent(ABC, Generic[ConfigT]):
         return {name: x.statistics for name, x in kept.items() if x is not None}
 
     def _learn(
-        self, envs: AnyVectorEnv, total_steps: int, seed: int, on_metrics: OnMetrics | None
+        self,
+        envs: AnyVectorEnv,
+        total_steps: int,
+        seed: int,
+        on_metrics: OnMetrics | None,
+        part: Part,
     ) -> None:
         assert self.state is not None
         statistics = EpisodeStatistics()
@@ -176,13 +183,15 @@ class PolicyGradientAgent(ABC, Generic[ConfigT]):
         )
         collector.reset(derive_seed(seed, Purpose.ROLLOUT_ENV, self.state.num_updates))
         buffer = self._make_buffer(collector)
-        reports = Reports(on_metrics, statistics, total_steps)
-        left_out = self._rollout_steps() / 2
-        while not reports.num_steps or total_steps - reports.num_steps >= left_out:
+        done, whole = part.before, part.whole(total_steps)
+        end, left_out = done + total_steps, self._rollout_steps() / 2
+        reports = Reports(on_metrics, statistics, whole)
+        while not done or (done < end and whole - done >= left_out):
             rng = stream(seed, Purpose.SAMPLING, self.state.num_updates)
-            self._collect(collector, buffer, rng, total_steps - reports.num_steps)
+            self._collect(collector, buffer, rng, whole - done)
             num_steps = buffer.num_played
-            metrics = self._update(buffer, seed, reports.num_steps / total_steps)
+            metrics = self._update(buffer, seed, done / whole)
+            done += num_steps
             self.state = self.state.model_copy(
                 update={
                     "num_steps": self.state.num_steps + num_steps,

@@ -19,15 +19,15 @@ class Reports:
     Args:
         on_metrics: the callback.
         statistics: of episodes.
-        total_steps: the budget, by which the distance of reports is chosen.
+        whole_steps: the whole budget, by which the distance of reports is chosen.
     """
 
     def __init__(
-        self, on_metrics: OnMetrics | None, statistics: EpisodeStatistics, total_steps: int
+        self, on_metrics: OnMetrics | None, statistics: EpisodeStatistics, whole_steps: int
     ) -> None:
         self.num_steps = 0
         self._on_metrics, self._statistics = on_metrics, statistics
-        self._every = max(FEWEST_STEPS, total_steps // REPORTS)
+        self._every = max(FEWEST_STEPS, whole_steps // REPORTS)
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
         self._reported_steps, self._reported_at = 0, time.perf_counter()

@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium import Space, spaces
 
 from textgym.errors import ConfigError
+from textgym_agents.env_source import advice_on
 
 
 def space_to_json(space: Space[Any]) -> dict[str, Any]:
@@ -30,10 +31,9 @@ def space_to_json(space: Space[Any]) -> dict[str, Any]:
     if isinstance(space, spaces.Dict):
         parts = {name: space_to_json(part) for name, part in space.spaces.items()}
         return {"kind": "dict", "spaces": parts}
-    advice = "take action_mode='token'" if "Text" in type(space).__name__ else "flatten it"
     raise ConfigError(
         f"the space {space} is none of Box, Discrete, MultiDiscrete, MultiBinary and Dict of "
-        f"these; {advice}"
+        f"these.{advice_on(space)}"
     )
 
 

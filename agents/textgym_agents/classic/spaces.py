@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from textgym.errors import ConfigError
 from textgym_agents.agent import AgentConfig
+from textgym_agents.env_source import advice_on, space_name
 
 
 class ObservationSpec(AgentConfig):
@@ -81,7 +82,8 @@ def observation_spec(space: Space[Any], *, reads_ids: bool, agent: str) -> Obser
             )
         raise ConfigError(
             f"{agent}: a network that reads tokens needs observations that are a row of ids, a "
-            f"one-dimensional integer Box from 0 on; got {space}. Take network.kind 'mlp'"
+            f"one-dimensional integer Box from 0 on; got {space_name(space)}."
+            + (advice_on(space) or " Take network.kind 'mlp'.")
         )
     if isinstance(space, spaces.Box | spaces.MultiBinary):
         return ObservationSpec(kind="vector", size=math.prod(space.shape))
@@ -96,7 +98,7 @@ def observation_spec(space: Space[Any], *, reads_ids: bool, agent: str) -> Obser
         )
     raise ConfigError(
         f"{agent} cannot read observations of the space {space}; it takes Box, Discrete, "
-        f"MultiDiscrete and MultiBinary.{_advice(space)}"
+        f"MultiDiscrete and MultiBinary.{advice_on(space)}"
     )
 
 
@@ -117,8 +119,8 @@ def action_spec(space: Space[Any], *, agent: str) -> ActionSpec:
             high=tuple(space.high.ravel().tolist()),
         )
     raise ConfigError(
-        f"{agent} cannot act in the space {space}; it takes Discrete and real-valued Box."
-        f"{_advice(space)}"
+        f"{agent} cannot act in the space {space_name(space)}; it takes Discrete and real-valued "
+        f"Box.{advice_on(space)}"
     )
 
 
@@ -129,11 +131,3 @@ def _is_ids(space: Space[Any]) -> bool:
         and len(space.shape) == 1
         and bool((space.low == 0).all())
     )
-
-
-def _advice(space: Space[Any]) -> str:
-    if isinstance(space, spaces.Dict | spaces.Tuple):
-        return " gymnasium.wrappers.FlattenObservation makes one Box of it."
-    if getattr(space, "is_np_flattenable", True) is False:
-        return " Text environments have numbers with action_mode='token'."
-    return ""

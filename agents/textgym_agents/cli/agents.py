@@ -14,7 +14,7 @@ from rich.table import Table
 from textgym.config import load_config, read_yaml
 from textgym.errors import ConfigError
 from textgym.seeding import Purpose, derive_seed
-from textgym_agents.agent import evaluate
+from textgym_agents.agent import check_count, evaluate
 from textgym_agents.baselines.suites import TASKS, settings_for, task_name
 from textgym_agents.env_source import exact_solution_of, opened, spec_of
 from textgym_agents.run.agent_run import AgentRunConfig, load_trained, train_agent
@@ -53,6 +53,11 @@ def _overrides(args: argparse.Namespace) -> list[str]:
     for name in ("device", "threads"):
         if getattr(args, name) is not None:
             raise ConfigError(f"--{name} is for language models; these agents use one core")
+    for name in ("steps", "episodes"):
+        if getattr(args, name, None) is not None:
+            check_count(f"--{name}", getattr(args, name))
+    if getattr(args, "engine", None) is not None or getattr(args, "urls", None) is not None:
+        raise ConfigError("--engine and --url are for language models")
     shorthands = {
         "agent": getattr(args, "agent", None),
         "env": getattr(args, "env", None),

@@ -17,6 +17,10 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="seed of the run")
     parser.add_argument("--threads", type=int, help="threads of torch")
     parser.add_argument("--device", help="auto, cpu or cuda")
+    parser.add_argument("--engine", help="what samples: transformers, vllm or vllm-server")
+    parser.add_argument(
+        "--url", action="append", dest="urls", help="of a vLLM server; once for each"
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides",
         help="set any field of the configuration, e.g. ppo.optimizer.learning_rate=1e-4",

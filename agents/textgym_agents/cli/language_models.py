@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,20 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
-from textgym.config import load_config, read_yaml
+from textgym.config import load_config, merge, parse_override, read_yaml
 from textgym.errors import ConfigError, UnknownNameError, did_you_mean
+from textgym_agents.baselines.suites import task_name
+from textgym_agents.env_source import has_exact_solution
 from textgym_agents.lm.agent import PPOAgent
+from textgym_agents.lm.build import build_agent
 from textgym_agents.lm.checkpoint import find_checkpoint
-from textgym_agents.lm.config import TrainConfig
+from textgym_agents.lm.config import EnvConfig, PolicyConfig, TrainConfig
 from textgym_agents.lm.evaluation import evaluate as evaluate_agent
 from textgym_agents.lm.evaluation import make_held_out
+from textgym_agents.lm.exact import limits_for
 from textgym_agents.lm.policy_files import POLICY_FOLDER
-from textgym_agents.lm.presets import PRESETS
-from textgym_agents.lm.trainer import build_agent, learn
+from textgym_agents.lm.presets import PRESETS, SOLVED, WORLDS, preset
+from textgym_agents.lm.trainer import learn
 from textgym_agents.processes import Processes, check_replicated
 from textgym_agents.run.directory import RunDirectory
 from textgym_agents.run.metrics import rows_of
@@ -35,11 +40,22 @@ TABLE_ROWS = (
     ("reward, sampled", "evaluation/sampled_reward", ".2f"),
     ("tokens, sampled", "evaluation/sampled_length", ".2f"),
     ("not scored", "evaluation/sampled_failed", ".0f"),
+    ("exact return, greedy", "evaluation/exact_greedy", ".4f"),
+    ("exact return, sampled", "evaluation/exact_sampled", ".4f"),
+    ("optimum", "evaluation/optimum", ".4f"),
+    ("share of it, greedy", "evaluation/share_greedy", ".4f"),
+    ("share of it, sampled", "evaluation/share_sampled", ".4f"),
 )
-"""Label, metric and format; success has no row where no column knows it."""
+"""Label, metric and format."""
+OPTIONAL = ("evaluation/greedy", "evaluation/sampled", "evaluation/exact_greedy",
+            "evaluation/exact_sampled", "evaluation/optimum", "evaluation/share_greedy",
+            "evaluation/share_sampled")  # fmt: skip
+"""Metrics that have no row where no column knows them."""
 RESUMABLE = (
     "iterations", "checkpoint_every", "keep_checkpoints", "log_rollouts", "threads", "report_to",
 )  # fmt: skip
+ENGINES = ("transformers", "vllm", "vllm-server")
+RESUMABLE_SECTIONS = ("evaluation", "engine")
 
 
 def train(
@@ -52,7 +68,7 @@ def train(
     check_replicated()
     checkpoint = processes.from_main(run.latest_checkpoint)
     with processes.together():
-        config = _new_config(args) if args.resume is None else _stored_config(args, run)
+        config = new_config(args) if args.resume is None else _stored_config(args, run)
     console.print(f"run {run.path}", highlight=False)
     with ConsoleProgress(console) if processes.is_main else SilentProgress() as progress:
         with processes.together():
@@ -66,34 +82,74 @@ def train(
         _print_before_after(console, run)
 
 
-def _new_config(args: argparse.Namespace) -> TrainConfig:
-    preset = PRESETS[_preset(args)]
-    return load_config(TrainConfig, path=args.config, preset=preset, overrides=_overrides(args))
+def new_config(args: argparse.Namespace) -> TrainConfig:
+    """Return the configuration of a new run."""
+    world = _world(args)
+    return _load_config(args, _preset(args, world), is_solved=world == SOLVED)
+
+
+def _load_config(
+    args: argparse.Namespace, values: Mapping[str, Any], *given: str, is_solved: bool
+) -> TrainConfig:
+    """Return the configuration of preset values, overrides that are given, and the arguments."""
+    overrides = [*given, *_overrides(args)]
+    path = getattr(args, "config", None)
+    config = load_config(TrainConfig, path=path, preset=values, overrides=overrides)
+    if not is_solved:
+        return config
+    values = merge(values, limits_for(config.env, config.policy.model))
+    return load_config(TrainConfig, path=path, preset=values, overrides=overrides)
 
 
 def _stored_config(args: argparse.Namespace, run: RunDirectory) -> TrainConfig:
     overrides = _overrides(args)
     for override in overrides:
         name = override.partition("=")[0]
-        if name not in RESUMABLE and not name.startswith("evaluation."):
+        if name not in RESUMABLE and name.partition(".")[0] not in RESUMABLE_SECTIONS:
             raise ConfigError(
-                f"--resume: '{name}' cannot change within a run; {', '.join(RESUMABLE)} and "
-                "evaluation.* can. Start a new run instead."
+                f"--resume: '{name}' cannot change within a run; {', '.join(RESUMABLE)}, "
+                f"{' and '.join(f'{section}.*' for section in RESUMABLE_SECTIONS)} can. Start a "
+                "new run instead."
             )
     return load_config(TrainConfig, path=run.path / "config.yaml", overrides=overrides)
 
 
-def _preset(args: argparse.Namespace) -> str:
-    """Return the preset: the embedded world, or `seed` for other prompts, models and files."""
-    if args.preset is None:
-        is_default = args.config is None and args.prompts is None and args.model is None
-        return "arithmetic" if is_default else "seed"
+def _world(args: argparse.Namespace) -> str:
+    """Return the world whose preset fits: the one named, or by environment, prompts and model."""
+    if args.preset in WORLDS:
+        return str(args.preset)
+    env_id = _env_id(args)
+    if has_exact_solution(env_id):
+        return SOLVED
+    is_embedded = (
+        args.config is None
+        and args.prompts is None
+        and args.model in (None, PolicyConfig().model)
+        and task_name(env_id) == task_name(EnvConfig().id)
+    )
+    return "arithmetic" if is_embedded else "seed" if args.preset is None else "llm"
+
+
+def _preset(args: argparse.Namespace, world: str) -> Mapping[str, Any]:
+    """Return what to start from."""
+    if args.preset is None or args.preset in WORLDS:
+        return WORLDS[world]
     if args.preset not in PRESETS:
         raise UnknownNameError(
             f"no preset named '{args.preset}'.{did_you_mean(args.preset, PRESETS)} "
             f"There are: {', '.join(PRESETS)}."
         )
-    return str(args.preset)
+    return preset(args.preset, world)
+
+
+def _env_id(args: argparse.Namespace) -> str:
+    """Return the environment that the file and the arguments name; the default one without."""
+    path = getattr(args, "config", None)
+    given: dict[str, Any] = {} if path is None else read_yaml(path)
+    for override in _overrides(args):
+        given = merge(given, parse_override(override))
+    env = given.get("env")
+    return str(env.get("id", EnvConfig().id)) if isinstance(env, dict) else EnvConfig().id
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
@@ -108,9 +164,25 @@ def _overrides(args: argparse.Namespace) -> list[str]:
         "threads": args.threads,
         "device": args.device,
         "report_to": getattr(args, "report_to", None),
+        "engine": _engine(args),
     }
     given = [f"{name}={json.dumps(v)}" for name, v in shorthands.items() if v is not None]
     return [*given, *args.overrides]
+
+
+def _engine(args: argparse.Namespace) -> dict[str, Any] | None:
+    """Return the section `engine` that `--engine` and `--url` ask for."""
+    if args.urls is not None and args.engine != "vllm-server":
+        raise ConfigError("--url names a vLLM server; it goes with --engine vllm-server")
+    if args.engine is None:
+        return None
+    if args.engine not in ENGINES:
+        raise UnknownNameError(
+            f"no engine named '{args.engine}'.{did_you_mean(args.engine, ENGINES)} "
+            f"There are: {', '.join(ENGINES)}."
+        )
+    urls = {} if args.urls is None else {"urls": args.urls}
+    return {"kind": args.engine.replace("-", "_"), **urls}
 
 
 def _print_before_after(console: Console, run: RunDirectory) -> None:
@@ -127,11 +199,27 @@ def _table(title: str, columns: Iterable[str], rows: list[dict[str, Any]]) -> Ta
     for column in columns:
         table.add_column(column, justify="right")
     for label, key, style in TABLE_ROWS:
-        values = [_number(row[key]) for row in rows]
-        if label in ("greedy", "sampled") and all(value is None for value in values):
+        values = [_number(row.get(key)) for row in rows]
+        if key in OPTIONAL and all(value is None for value in values):
             continue
         table.add_row(label, *("none" if v is None else format(v, style) for v in values))
+    for label, key, style in _task_rows(rows):
+        values = [_number(row.get(key)) for row in rows]
+        table.add_row(label, *("none" if v is None else format(v, style) for v in values))
     return table
+
+
+def _task_rows(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    """Yield label, metric and format for each task: success, or reward where none knows it."""
+    prefix = "evaluation/greedy/"
+    keys = {key for row in rows for key in row if key.startswith(prefix)}
+    for key, name in itertools.product(sorted(keys), ("greedy", "sampled")):
+        task = key.removeprefix(prefix)
+        success, reward = f"evaluation/{name}/{task}", f"evaluation/{name}_reward/{task}"
+        if any(_number(row.get(success)) is not None for row in rows):
+            yield f"{task}, {name}", success, ".1%"
+        else:
+            yield f"{task}, reward, {name}", reward, ".2f"
 
 
 def _number(value: float | None) -> float | None:
@@ -147,6 +235,7 @@ def evaluate_policy(args: argparse.Namespace) -> None:
         metrics = evaluate_agent(agent, held_out).metrics()
     finally:
         held_out.envs.close()
+        agent.engine.close()
     if args.json:
         finite = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
         print(json.dumps(finite))
@@ -157,14 +246,15 @@ def evaluate_policy(args: argparse.Namespace) -> None:
 
 def _evaluated_agent(args: argparse.Namespace) -> PPOAgent:
     path = Path(args.policy)
-    overrides = _overrides(args)
-    stored = read_yaml(path / "config.yaml") if (path / "config.yaml").exists() else {}
-    if not stored or "kind" in stored:  # a model, or what was tuned without an environment
+    is_run = (path / "config.yaml").exists()
+    if not is_run or RunDirectory(path).kind != "train":  # a model, or tuned without a reward
+        policy = args.policy
         if args.best:
-            path = find_checkpoint(RunDirectory.open(path), best=True) / POLICY_FOLDER
-        model = [f"policy.model={json.dumps(str(path))}"]
-        config = load_config(TrainConfig, preset=PRESETS["seed"], overrides=model + overrides)
-        return build_agent(config)
+            policy = str(find_checkpoint(RunDirectory.open(path), best=True) / POLICY_FOLDER)
+        is_solved = has_exact_solution(_env_id(args))
+        values = WORLDS[SOLVED if is_solved else "seed"]
+        model = f"policy.model={json.dumps(policy)}"
+        return build_agent(_load_config(args, values, model, is_solved=is_solved))
     checkpoint = find_checkpoint(RunDirectory.open(path), best=args.best)
-    config = load_config(TrainConfig, path=path / "config.yaml", overrides=overrides)
+    config = load_config(TrainConfig, path=path / "config.yaml", overrides=_overrides(args))
     return build_agent(config, checkpoint=checkpoint)

@@ -69,8 +69,10 @@ def _choose_run(args: argparse.Namespace) -> tuple[RunDirectory, bool]:
             "--resume continues a run with the configuration that it stored; leave out the "
             "configuration file, --agent, --preset and --run"
         )
-    path = args.run or new_run_path() if is_new else _resumed_path(args)
+    path = args.run or new_run_path() if is_new else resumed_path(args.resume)
     run = RunDirectory.create(path) if is_new else RunDirectory.open(path)
+    if not is_new:
+        run.check_kind("train")
     return run, _names_agent(args) if is_new else is_agent_run(path)
 
 
@@ -88,7 +90,7 @@ def _names_agent(args: argparse.Namespace) -> bool:
         )
     if args.model is not None and args.agent != LANGUAGE_MODEL_AGENT:
         raise ConfigError(
-            f"--model: the agent '{args.agent}' has no language model; 'ppo' can train one"
+            f"--model: the agent '{args.agent}' takes none; the agent 'ppo' can train one"
         )
     return args.model is None
 
@@ -104,8 +106,9 @@ def new_run_path() -> Path:
     return RUNS / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
 
 
-def _resumed_path(args: argparse.Namespace) -> Path:
-    return _latest_run() if args.resume == LATEST else Path(args.resume)
+def resumed_path(name: str) -> Path:
+    """Return the folder of the run that `--resume` names, `LATEST` being the newest."""
+    return _latest_run() if name == LATEST else Path(name)
 
 
 def _latest_run() -> Path:

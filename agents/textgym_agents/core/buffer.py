@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from textgym_agents.core.advantages import fold_rewards
 from textgym_agents.core.config import PPOConfig
 from textgym_agents.core.masked import masked_whiten
-from textgym_agents.core.targets import compute_targets
+from textgym_agents.core.targets import compute_targets, spread_over_actions
 
 
 @dataclass
@@ -38,6 +38,8 @@ class Episode:
     """Cut for a reason outside the task: bootstrap from the state after the last token."""
     engine_logprobs: Tensor | None = None
     """(L,) float32: what the generation engine said of its own samples, 0 off the mask."""
+    teaches_policy: bool = True
+    """False: the episode has a part in the value's loss alone."""
 
     def __post_init__(self) -> None:
         if self.terminated == self.truncated:
@@ -74,29 +76,50 @@ class Batch:
     """On action tokens (folded), the KL penalty taken off."""
     is_truncated: Tensor
     """(B,) bool."""
-    logprobs: Tensor
-    """log pi_old."""
+    logprobs: Tensor | None
+    """log pi_old; None where the policy is still pi_old when it evaluates the batch."""
     values: Tensor
     """V under theta_old."""
     advantages: Tensor
     returns: Tensor
+    policy_mask: Tensor | None = None
+    """bool: True on actions that teach the policy, where these are not all."""
+    reference_logprobs: Tensor | None = None
+    """log pi_ref, where the loss holds a KL term."""
+    engine_weights: Tensor | None = None
+    """Weights of the policy's loss, where the engine's samples are corrected for."""
+    cut_states: Tensor | None = None
+    """(B, T, d): what the frozen layers of a policy make of each sequence, where they are kept."""
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for field in fields(self):
+            if (x := getattr(self, field.name)) is not None:
+                yield field.name, x
 
     def rows(self, index: Tensor) -> Batch:
         """Return the rows `index`, trimmed to their longest sequence."""
         length = int(self.attention_mask[index].sum(dim=1).max())
-        chosen = {}
-        for field in fields(self):
-            x: Tensor = getattr(self, field.name)[index]
-            chosen[field.name] = x[:, :length] if x.dim() > 1 else x
-        return Batch(**chosen)
+        chosen = {name: x[index] for name, x in self._tensors()}
+        return replace(self, **{k: x[:, :length] if x.dim() > 1 else x for k, x in chosen.items()})
+
+    def lengths_to_read(self) -> Tensor:
+        """Return (B,): how many tokens of each sequence its scores depend on, at least one.
+
+        Nothing asks what follows the last action, but for episodes that were cut.
+        """
+        columns = torch.arange(self.input_ids.shape[1], device=self.input_ids.device)
+        last_action = torch.where(self.action_mask, columns, 0).amax(dim=1)
+        lengths = torch.where(self.is_truncated, self.attention_mask.sum(dim=1), last_action)
+        return lengths.clamp(min=1)
 
     def whitened(self) -> Batch:
         """Return the batch with advantages whitened over its own actions."""
-        return replace(self, advantages=masked_whiten(self.advantages, self.action_mask))
+        mask = self.action_mask if self.policy_mask is None else self.policy_mask
+        return replace(self, advantages=masked_whiten(self.advantages, mask))
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
-        return Batch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        return replace(self, **{name: x.to(device) for name, x in self._tensors()})
 
     def share(self, rank: int, size: int) -> Batch | None:
         """Return the rows that process `rank` of `size` works on; None if there are too few.
@@ -109,17 +132,24 @@ class Batch:
 
     def micro_batches(self, max_tokens: int | None) -> Iterator[Batch]:
         """Split into batches of at most `max_tokens` padded tokens, similar lengths together."""
+        parts = self.rows_within(max_tokens)
+        if len(parts) == 1:
+            yield self
+        else:
+            yield from map(self.rows, parts)
+
+    def rows_within(self, max_tokens: int | None) -> list[Tensor]:
+        """Return the rows of each micro-batch; a sequence that is too long has one of its own."""
         lengths = self.attention_mask.sum(dim=1)
         if max_tokens is None or int(lengths.max()) * len(lengths) <= max_tokens:
-            yield self
-            return
+            return [torch.arange(len(lengths), device=lengths.device)]
         order = torch.argsort(lengths, descending=True, stable=True)
-        start = 0
+        parts, start = [], 0
         while start < len(order):
-            longest = int(lengths[order[start]])
-            stop = start + max(1, max_tokens // longest)
-            yield self.rows(order[start:stop])
+            stop = start + max(1, max_tokens // int(lengths[order[start]]))
+            parts.append(order[start:stop])
             start = stop
+        return parts
 
 
 class MemoryBuffer:
@@ -128,6 +158,7 @@ class MemoryBuffer:
     def __init__(self) -> None:
         self.episodes: list[Episode] = []
         self._batch: Batch | None = None
+        self._bootstrap = torch.zeros(0)
         self._whitens_minibatches = False
 
     def __len__(self) -> int:
@@ -147,27 +178,63 @@ class MemoryBuffer:
             self._batch = collate(self.episodes)
         return self._batch
 
-    def record(self, old: Evaluation, *, kl_penalty: Tensor | None = None) -> None:
+    def keep_cut_states(self, states: Tensor) -> None:
+        """Store what the frozen layers make of `batch` (B, T, d); the policy goes on from there."""
+        self._batch = replace(self.batch, cut_states=states)
+
+    def record(
+        self,
+        old: Evaluation | None,
+        *,
+        kl_penalty: Tensor | None = None,
+        reference_logprobs: Tensor | None = None,
+        engine_weights: Tensor | None = None,
+    ) -> None:
         """Store what the behaviour policy says of the rollout, under theta_old.
 
         Args:
-            old: evaluation of `batch`.
+            old: evaluation of `batch`. None where one step is all that the rollout is for: the
+                policy is theta_old when it takes it, and its own evaluation serves.
             kl_penalty: (B, T), nats times beta, taken off the rewards of the action tokens.
+            reference_logprobs: (B, T), for a KL term of the loss.
+            engine_weights: (B, T), of the policy's loss.
         """
-        rewards = self.batch.rewards
-        if kl_penalty is not None:
-            penalty = torch.where(self.batch.action_mask, kl_penalty, torch.zeros_like(kl_penalty))
-            rewards = rewards - penalty
-        self._batch = replace(self.batch, logprobs=old.logprobs, values=old.values, rewards=rewards)
-        self._bootstrap = torch.where(self.batch.is_truncated, old.bootstrap, 0.0)
-
-    def compute_returns_and_advantages(self, config: PPOConfig) -> None:
-        """Fill in advantages and returns; see `compute_targets`."""
-        batch = self.batch
-        targets = compute_targets(
-            batch.rewards, batch.values, batch.action_mask, self._bootstrap, config
+        batch = replace(
+            self.batch, reference_logprobs=reference_logprobs, engine_weights=engine_weights
         )
-        self._batch = replace(batch, advantages=targets.advantages, returns=targets.returns)
+        rewards = batch.rewards
+        if kl_penalty is not None:
+            penalty = torch.where(batch.action_mask, kl_penalty, torch.zeros_like(kl_penalty))
+            rewards = rewards - penalty
+        if old is None:
+            self._batch = replace(batch, logprobs=None, rewards=rewards)
+            return
+        self._batch = replace(batch, logprobs=old.logprobs, values=old.values, rewards=rewards)
+        self._bootstrap = torch.where(batch.is_truncated, old.bootstrap, 0.0)
+
+    def compute_returns_and_advantages(
+        self, config: PPOConfig, sample_advantages: Tensor | None = None
+    ) -> None:
+        """Fill in advantages and returns; see `compute_targets`.
+
+        Args:
+            config: of the estimator, the discount and the whitening.
+            sample_advantages: (B,), for estimators with one advantage per sample.
+        """
+        batch = self.batch
+        if sample_advantages is None:
+            advantages, returns = compute_targets(
+                batch.rewards,
+                batch.values,
+                batch.action_mask,
+                self._bootstrap,
+                config,
+                policy_mask=batch.policy_mask,
+            )
+        else:
+            advantages = spread_over_actions(sample_advantages, batch.action_mask, config)
+            returns = torch.zeros_like(advantages)
+        self._batch = replace(batch, advantages=advantages, returns=returns)
         self._whitens_minibatches = config.whiten_advantages and config.whiten_over == "minibatch"
 
     def minibatches(self, batch_size: int, generator: torch.Generator) -> list[Batch]:
@@ -184,6 +251,7 @@ def collate(episodes: list[Episode]) -> Batch:
     rewards = pad_sequence([e.rewards.float() for e in episodes], batch_first=True)
     lengths = torch.tensor([len(e.input_ids) for e in episodes])
     zeros = torch.zeros_like(rewards)
+    teaches = torch.tensor([e.teaches_policy for e in episodes])
     return Batch(
         input_ids=ids.long(),
         attention_mask=torch.arange(ids.shape[1]) < lengths.unsqueeze(1),
@@ -194,4 +262,5 @@ def collate(episodes: list[Episode]) -> Batch:
         values=zeros,
         advantages=zeros,
         returns=zeros,
+        policy_mask=None if bool(teaches.all()) else mask & teaches.unsqueeze(1),
     )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -15,14 +14,17 @@ from pydantic import (
 )
 
 from textgym_agents.core.advantages import DiscountUnit
-from textgym_agents.core.kl import MIN_STOP_TOKENS, KLStatistic
-from textgym_agents.core.losses import Aggregation
-
-
-class Config(BaseModel):
-    """Base of the agents' configurations: frozen, no unknown fields, documented field by field."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+from textgym_agents.core.config_base import Config as Config
+from textgym_agents.core.correction import Correction
+from textgym_agents.core.estimators import (
+    Estimator,
+    GaeEstimator,
+    GroupEstimator,
+    compares_samples,
+    with_defaults,
+)
+from textgym_agents.core.kl import MIN_STOP_TOKENS, KLForm, KLStatistic
+from textgym_agents.core.losses import Aggregation, Ratio
 
 
 class ClipConfig(Config):
@@ -67,21 +69,42 @@ class KLStopConfig(Config):
 
 
 class KLPenaltyConfig(Config):
-    """Penalty on KL(policy || reference), taken off the reward of each action token."""
+    """Penalty on KL(policy || reference)."""
 
     beta: NonNegativeFloat = 0.0
     """Weight of the penalty (of its start, if adaptive); 0 keeps no reference at all."""
+    form: KLForm = "k1_in_reward"
+    """Taken off the reward of each action token, off the score of the whole sample, or added to the
+    loss; see `textgym_agents.core.kl`."""
     adaptive: bool = False
     """Whether beta follows the controller of Ziegler et al. 2019."""
     target_nats_per_sequence: PositiveFloat = 6.0
     """Where the controller holds the KL; nats per sequence, not per token."""
-    horizon_sequences: PositiveFloat = 10_000.0
-    """How slowly the controller moves."""
+    horizon_sequences: PositiveFloat | None = None
+    """How slowly the controller moves; None is 10,000, or a tenth of the run's sequences where that
+    is less."""
+    entropy_floor: bool = False
+    """Shrink the controller's target where the entropy falls below half of what it was in the first
+    five rollouts."""
+
+    @model_validator(mode="after")
+    def _check_adaptive(self) -> KLPenaltyConfig:
+        if self.adaptive and self.beta == 0:
+            raise ValueError(
+                "adaptive is on but beta is 0, from where no factor moves it; start at beta 0.05"
+            )
+        if self.entropy_floor and not self.adaptive:
+            raise ValueError(
+                "entropy_floor moves the target of the controller; set adaptive to true"
+            )
+        return self
 
 
 class OptimizerConfig(Config):
     """AdamW without weight decay, betas (0.9, 0.999)."""
 
+    kind: Literal["adamw", "adamw_8bit"] = "adamw"
+    """`adamw_8bit` keeps its state in 8 bits (arXiv:2110.02861): a language model on a GPU only."""
     learning_rate: PositiveFloat = 1e-5
     """Step size."""
     schedule: Literal["constant", "linear"] = "constant"
@@ -95,8 +118,13 @@ class OptimizerConfig(Config):
 
 
 class PPOConfig(Config):
-    """Proximal policy optimisation (arXiv:1707.06347) with generalised advantage estimation."""
+    """Proximal policy optimisation (arXiv:1707.06347), with one of several estimators.
 
+    An estimator brings defaults of its own; see `textgym_agents.core.estimators`.
+    """
+
+    estimator: Estimator = GaeEstimator()
+    """Where the advantages come from."""
     batch_size: PositiveInt = 4
     """Sequences per optimiser step."""
     micro_batch_tokens: PositiveInt | None = None
@@ -117,8 +145,14 @@ class PPOConfig(Config):
     """Whiten over all action tokens of the rollout, once, or over those of each minibatch."""
     entropy_coef: NonNegativeFloat = 0.01
     """Weight of the exact entropy bonus."""
+    ratio: Ratio = "token"
+    """Probability ratio of each token, of the sequence (its geometric mean per token, as in GSPO,
+    arXiv:2507.18071, or the product), or none: the plain policy gradient."""
     aggregation: Aggregation = "token_mean"
     """How per-token policy losses become one number."""
+    correction: Correction | None = None
+    """Of the difference between the engine that samples and the network that learns; None is
+    `token_tis` where they are two, and `off` where the network samples itself."""
     clip: ClipConfig = ClipConfig()
     """Bounds of the probability ratio."""
     value: ValueConfig = ValueConfig()
@@ -130,8 +164,55 @@ class PPOConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
     """The optimiser."""
 
+    @property
+    def has_critic(self) -> bool:
+        """Whether the value head learns; if not, `value` and the lambdas mean nothing."""
+        return isinstance(self.estimator, GaeEstimator)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_the_row_of_the_estimator(cls, values: Any) -> Any:
+        return with_defaults(values) if isinstance(values, Mapping) else values
+
     @model_validator(mode="after")
     def _check_lambda(self) -> PPOConfig:
         if isinstance(self.gae_lambda, float) and not 0 <= self.gae_lambda <= 1:
             raise ValueError(f"gae_lambda is {self.gae_lambda}; it must be between 0 and 1")
+        return self
+
+    @model_validator(mode="after")
+    def _check_estimator(self) -> PPOConfig:
+        kind, form = self.estimator.kind, self.kl_penalty.form
+        compares = compares_samples(self.estimator)
+        if compares and self.gamma != 1:
+            raise ValueError(
+                f"gamma is {self.gamma}, but the estimator {kind} gives every token of a sample "
+                "the same advantage, which is right for gamma 1 alone; set gamma to 1 or take gae"
+            )
+        misplaced = "k1_in_reward" if compares else "k1_in_score"
+        if form == misplaced:
+            better = "k1_in_score" if compares else "k1_in_reward"
+            raise ValueError(
+                f"kl_penalty.form is {form}, which the estimator {kind} does not read; "
+                f"take {better} or k2_in_loss"
+            )
+        if form == "k3_in_loss" and not isinstance(self.estimator, GroupEstimator):
+            raise ValueError(
+                f"kl_penalty.form is k3_in_loss, whose gradient is that of KL(reference || policy);"
+                f" it is there for grpo's sake. With {kind} take k2_in_loss"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_ratio(self) -> PPOConfig:
+        if self.ratio == "none" and self.update_epochs > 1:
+            raise ValueError(
+                f"ratio is none, but update_epochs is {self.update_epochs}: in the second pass the "
+                "samples are those of another policy; set update_epochs to 1 or take a ratio"
+            )
+        if self.ratio.startswith("sequence") and self.aggregation != "seq_mean_token_mean":
+            raise ValueError(
+                f"ratio is {self.ratio}, one number per sequence, but aggregation is "
+                f"{self.aggregation}, which would count it once per token; take seq_mean_token_mean"
+            )
         return self

@@ -13,8 +13,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from textgym_agents.core.masked import masked_sum
+from textgym_agents.core.kl import MAX_LOG_RATIO
+from textgym_agents.core.masked import masked, masked_sum
 
+Ratio = Literal["token", "sequence_mean", "sequence_sum", "none"]
 Aggregation = Literal[
     "token_mean", "seq_mean_token_mean", "seq_mean_token_sum", "token_sum_const"
 ]  # fmt: skip
@@ -29,6 +31,14 @@ class Totals(NamedTuple):
     """Sequences with at least one action token."""
     max_new_tokens: int
     """The constant of `token_sum_const`."""
+    num_value_tokens: int | None = None
+    """Action tokens whose value is trained, where they are others than those of the policy."""
+
+    def of_values(self) -> Totals:
+        """Return the totals of the value's loss."""
+        if self.num_value_tokens is None:
+            return self
+        return self._replace(num_tokens=self.num_value_tokens)
 
     @classmethod
     def of(cls, mask: Tensor, max_new_tokens: int = 1) -> Totals:
@@ -39,6 +49,27 @@ class Totals(NamedTuple):
     def of_all(cls, x: Tensor, max_new_tokens: int = 1) -> Totals:
         """Count a whole step of (B, T) entries that are all actions."""
         return cls(x.numel(), len(x), max_new_tokens)
+
+
+def log_ratio_used(d: Tensor, mask: Tensor | None, ratio: Ratio) -> Tensor:
+    """Return the log of the ratio that each token's advantage is multiplied with (B, T).
+
+    Args:
+        d: (B, T), log pi_theta - log pi_old of each token.
+        mask: (B, T) bool, True on action tokens.
+        ratio: `token` is d itself. `sequence_mean` is the mean of d over the sequence (GSPO,
+            arXiv:2507.18071, eq. 7), `sequence_sum` its sum, at each token of it. `none` is 0 with
+            the gradient of d, so the loss has the gradient of -A log pi.
+    """
+    if ratio == "token":
+        return d
+    if ratio == "none":
+        return d - d.detach()
+    total = masked(d, mask).sum(dim=1, keepdim=True)
+    if ratio == "sequence_mean":
+        total = total / (d.shape[1] if mask is None else mask.sum(dim=1, keepdim=True).clamp(min=1))
+    # Masked once more: garbage off the mask would come back to the sum as a gradient.
+    return masked(total.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).expand_as(d), mask)
 
 
 def policy_loss(
@@ -52,7 +83,7 @@ def policy_loss(
     """Return the clipped surrogate, negated, per token (PPO eq. 7).
 
     Args:
-        d: log ratio log pi_theta - log pi_old, any shape (see `kl.log_ratio`).
+        d: log ratio log pi_theta - log pi_old, any shape (see `log_ratio_used`).
         advantages: same shape.
         clip_low: the ratio is clipped at 1 - clip_low from below,
         clip_high: and at 1 + clip_high from above (arXiv:2503.14476).

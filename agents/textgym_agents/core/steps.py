@@ -41,6 +41,12 @@ class StepBatch:
     returns: Tensor
     action_mask: Tensor | None = field(default=None, init=False)
     """Every step is an action."""
+    policy_mask: Tensor | None = field(default=None, init=False)
+    """Every action teaches the policy."""
+    reference_logprobs: Tensor | None = field(default=None, init=False)
+    """There is no reference policy."""
+    engine_weights: Tensor | None = field(default=None, init=False)
+    """The policy itself has acted."""
 
     def __len__(self) -> int:
         return len(self.actions)

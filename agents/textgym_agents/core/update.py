@@ -1,8 +1,9 @@
 """The PPO update: Algorithm 1 of Schulman et al. 2017 (arXiv:1707.06347) on masked sequences.
 
 The loop does not know what the policy is: an MLP on a control task and a language model go
-through the same lines. Left out on purpose: the penalty on the distance to a reference policy,
-which belongs in the reward (see `MemoryBuffer.record`).
+through the same lines, and so do estimators with and without a critic. The distance to a
+reference policy belongs in the reward (see `MemoryBuffer.record`); a term of the loss it is where
+`kl_penalty.form` asks for that.
 """
 
 from __future__ import annotations
@@ -19,12 +20,21 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from textgym_agents.core.buffer import Evaluation
-from textgym_agents.core.config import ClipConfig, PPOConfig
+from textgym_agents.core.config import PPOConfig
 from textgym_agents.core.guard import StepGuard
-from textgym_agents.core.kl import KLStop, kl_per_token, log_ratio
-from textgym_agents.core.losses import Totals, aggregate, clip_counts, policy_loss, value_loss
+from textgym_agents.core.kl import KLStatistic, KLStop, kl_loss, kl_per_token, log_ratio
+from textgym_agents.core.losses import (
+    Totals,
+    aggregate,
+    clip_counts,
+    log_ratio_used,
+    policy_loss,
+    value_loss,
+)
 from textgym_agents.core.masked import masked, masked_mean, masked_std, masked_sum, num_counted
 from textgym_agents.processes import ONE, Processes
+
+LOGGED_KL: tuple[KLStatistic, ...] = ("seed", "k1", "k3")
 
 
 class TrainingBatch(Protocol):
@@ -36,8 +46,23 @@ class TrainingBatch(Protocol):
         ...
 
     @property
-    def logprobs(self) -> Tensor:
-        """Log-probabilities under theta_old."""
+    def policy_mask(self) -> Tensor | None:
+        """bool: True on actions that teach the policy; None where all do."""
+        ...
+
+    @property
+    def logprobs(self) -> Tensor | None:
+        """Log-probabilities under theta_old; None where the policy still is theta_old."""
+        ...
+
+    @property
+    def reference_logprobs(self) -> Tensor | None:
+        """Log-probabilities under the reference, for a KL term of the loss."""
+        ...
+
+    @property
+    def engine_weights(self) -> Tensor | None:
+        """Weights of the policy's loss, which correct for the engine that sampled."""
         ...
 
     @property
@@ -92,34 +117,47 @@ class ActorCritic(Protocol[ReadBatch]):
 
 
 class Terms(NamedTuple):
-    """What the loss of a micro-batch is made of; (B, T), detached."""
+    """What the loss of a micro-batch is made of; (B, T)."""
 
     policy_loss: Tensor
-    value_loss: Tensor
+    value_loss: Tensor | None
+    """None without a critic."""
     entropy: Tensor
     log_ratios: Tensor
     advantages: Tensor
     mask: Tensor | None
-    """None where every entry is an action."""
+    """Actions that teach the policy; None where every entry is one."""
+    value_mask: Tensor | None
+    """Actions that teach the value; None where every entry is one."""
+    kl_loss: Tensor | None
+    """None where the loss has no KL term."""
 
-    def sums(self, clip: ClipConfig) -> dict[str, Tensor]:
+    def detached(self) -> Terms:
+        """Return the terms without their graph."""
+        return Terms._make(x.detach() if x is not None and x.requires_grad else x for x in self)
+
+    def sums(self, config: PPOConfig) -> dict[str, Tensor]:
         """Return sums over the actions."""
-        d, mask = self.log_ratios, self.mask
+        d, mask, clip = self.log_ratios, self.mask, config.clip
+        used = log_ratio_used(d, mask, config.ratio)
         cut = clip_counts(
-            d, self.advantages, mask, clip_low=clip.low, clip_high=clip.high, dual_clip=clip.dual
+            used, self.advantages, mask, clip_low=clip.low, clip_high=clip.high, dual_clip=clip.dual
         )
-        return {
+        statistics = dict.fromkeys((*LOGGED_KL, config.kl_stop.statistic))
+        sums = {
             "policy_loss": masked_sum(self.policy_loss, mask),
-            "value_loss": masked_sum(self.value_loss, mask),
             "entropy": masked_sum(self.entropy, mask),
-            "kl_seed": masked_sum(kl_per_token("seed", d), mask),
-            "kl_k1": masked_sum(kl_per_token("k1", d), mask),
-            "kl_k3": masked_sum(kl_per_token("k3", d), mask),
+            **{f"kl_{name}": masked_sum(kl_per_token(name, d), mask) for name in statistics},
             "ratio": masked_sum(d.exp(), mask),
             "clip_low": cut.low,
             "clip_high": cut.high,
             "clip_dual": cut.dual,
         }
+        if self.value_loss is not None:
+            sums["value_loss"] = masked_sum(self.value_loss, self.value_mask)
+        if self.kl_loss is not None:
+            sums["kl_loss"] = masked_sum(self.kl_loss, mask)
+        return sums
 
 
 class Accumulated(NamedTuple):
@@ -132,32 +170,27 @@ class Accumulated(NamedTuple):
 
 
 def joined(parts: Sequence[Terms]) -> Terms:
-    """Return the terms of several micro-batches without a mask as those of one."""
-    return Terms(
-        torch.cat([x.policy_loss for x in parts]),
-        torch.cat([x.value_loss for x in parts]),
-        torch.cat([x.entropy for x in parts]),
-        torch.cat([x.log_ratios for x in parts]),
-        torch.cat([x.advantages for x in parts]),
-        None,
-    )
+    """Return the terms of several micro-batches without masks as those of one."""
+    columns = zip(*parts, strict=True)
+    return Terms._make(None if x[0] is None else torch.cat(x) for x in columns)
 
 
 class StepStats:
     """Sums over the steps of one update, turned into means once, at the end.
 
     Args:
-        clip: where the policy's gradient is cut.
+        config: of the update.
         processes: each adds its share of every step, and gets the means over all.
     """
 
-    def __init__(self, clip: ClipConfig, processes: Processes = ONE) -> None:
-        self._clip = clip
+    def __init__(self, config: PPOConfig, processes: Processes = ONE) -> None:
+        self._config = config
         self._processes = processes
         self._sums: dict[str, float] = {}
         self._norms: dict[str, float] = {}
         self._unmasked: list[Terms] = []
         self.num_tokens = 0
+        self.num_value_tokens = 0
         self.num_steps = 0
         self.num_skipped = 0
         self.was_stopped = False
@@ -181,14 +214,19 @@ class StepStats:
         Small tensors without a mask are kept until the end and summed up together: on a minibatch
         of 64 steps the sums would cost as much as the loss.
         """
-        self.num_tokens += num_counted(terms.log_ratios, terms.mask)
+        num_tokens = num_counted(terms.log_ratios, terms.mask)
+        is_same = terms.value_mask is terms.mask
+        self.num_tokens += num_tokens
+        self.num_value_tokens += (
+            num_tokens if is_same else num_counted(terms.log_ratios, terms.value_mask)
+        )
         if terms.mask is None:
             self._unmasked.append(terms)
         else:
             self._add_sums(terms)
 
     def _add_sums(self, terms: Terms) -> None:
-        sums = terms.sums(self._clip)
+        sums = terms.sums(self._config)
         for name, value in zip(sums, torch.stack(list(sums.values())).tolist(), strict=True):
             self._sums[name] = self._sums.get(name, 0.0) + value
 
@@ -203,18 +241,23 @@ class StepStats:
         if self._unmasked:
             self._add_sums(joined(self._unmasked))
             self._unmasked.clear()
-        counted = self._processes.gather((self._sums, self.num_tokens, self.first_ratio_error))
-        tokens = max(sum(num_tokens for _, num_tokens, _ in counted), 1)
+        own = (self._sums, self.num_tokens, self.num_value_tokens, self.first_ratio_error)
+        counted = self._processes.gather(own)
+        num_tokens = max(sum(tokens for _, tokens, _, _ in counted), 1)
+        num_value_tokens = max(sum(tokens for _, _, tokens, _ in counted), 1)
         sums: Counter[str] = Counter()
-        for each, _, _ in counted:
+        for each, *_ in counted:
             sums.update(each)
-        means = {f"ppo/{name}": total / tokens for name, total in sums.items()}
+        means = {
+            f"ppo/{name}": total / (num_value_tokens if name == "value_loss" else num_tokens)
+            for name, total in sums.items()
+        }
         steps = max(self.num_steps, 1)
         means |= {f"ppo/{name}": total / steps for name, total in self._norms.items()}
         means["ppo/steps_done_share"] = self.num_steps / max(num_planned, 1)
         means["ppo/skipped_steps"] = float(self.num_skipped)
         means["ppo/kl_stopped"] = float(self.was_stopped)
-        errors = [error for _, _, error in counted if error is not None]
+        errors = [error for *_, error in counted if error is not None]
         if errors:
             means["ppo/first_ratio_error"] = max(errors)
         return means
@@ -239,7 +282,7 @@ def ppo_update(
         policy: evaluated on minibatches; its parameters are those of `optimizer`.
         optimizer: its parameter groups carry a `name`, by which gradient norms are reported.
         buffer: with `record` and `compute_returns_and_advantages` done.
-        config: the constants.
+        config: the constants; `kl_penalty.beta` is that of this update.
         generator: shuffles the episodes.
         max_new_tokens: the constant of the aggregation `token_sum_const`.
         device: where minibatches are moved to; None leaves them.
@@ -258,7 +301,7 @@ def ppo_update(
         config.kl_stop.min_tokens,
         processes,
     )
-    stats = StepStats(config.clip, processes)
+    stats = StepStats(config, processes)
     per_epoch = math.ceil(len(buffer) / config.batch_size)
     for _ in range(config.update_epochs):
         stop.start_epoch()
@@ -285,10 +328,12 @@ def ppo_update(
 
 
 def _totals(batch: TrainingBatch, max_new_tokens: int) -> Totals:
-    mask = batch.action_mask
+    mask, policy_mask = batch.action_mask, batch.policy_mask
     if mask is None:
-        return Totals.of_all(batch.logprobs, max_new_tokens)
-    return Totals.of(mask, max_new_tokens)
+        return Totals.of_all(batch.advantages, max_new_tokens)
+    if policy_mask is None:
+        return Totals.of(mask, max_new_tokens)
+    return Totals.of(policy_mask, max_new_tokens)._replace(num_value_tokens=int(mask.sum()))
 
 
 def _own_share(batch: AnyBatch, processes: Processes) -> AnyBatch | None:
@@ -320,22 +365,36 @@ def ppo_loss(
 ) -> tuple[Tensor, Terms]:
     """Return this micro-batch's share of the step's loss, and what it is made of."""
     mask = batch.action_mask
+    policy_mask = mask if batch.policy_mask is None else batch.policy_mask
     # Garbage off the mask would reach the parameters as 0 * nan, through the square of the value.
     logprobs, values, entropy = (masked(x, mask) for x in new[:3])
-    d = log_ratio(logprobs, batch.logprobs)
+    old_logprobs = logprobs.detach() if batch.logprobs is None else batch.logprobs
+    d = log_ratio(logprobs, old_logprobs)
     clip = config.clip
     l_clip = policy_loss(
-        d, batch.advantages, clip_low=clip.low, clip_high=clip.high, dual_clip=clip.dual
+        log_ratio_used(d, policy_mask, config.ratio),
+        batch.advantages,
+        clip_low=clip.low,
+        clip_high=clip.high,
+        dual_clip=clip.dual,
     )
-    l_vf = value_loss(
-        values, batch.returns, batch.values, half=config.value.half, clip=config.value.clip
-    )
-    loss = aggregate(l_clip, mask, totals, config.aggregation)
-    loss = loss + config.value.coef * aggregate(l_vf, mask, totals, "token_mean")
+    if batch.engine_weights is not None:
+        l_clip = batch.engine_weights * l_clip
+    loss = aggregate(l_clip, policy_mask, totals, config.aggregation)
+    l_vf, l_kl = None, None
+    if config.has_critic:
+        l_vf = value_loss(
+            values, batch.returns, batch.values, half=config.value.half, clip=config.value.clip
+        )
+        loss = loss + config.value.coef * aggregate(l_vf, mask, totals.of_values(), "token_mean")
     if config.entropy_coef > 0:
-        loss = loss - config.entropy_coef * aggregate(entropy, mask, totals, "token_mean")  # eq. 9
-    parts = (l_clip.detach(), l_vf.detach(), entropy.detach(), d.detach())
-    return loss, Terms(*parts, batch.advantages, mask)
+        s = aggregate(entropy, policy_mask, totals, "token_mean")
+        loss = loss - config.entropy_coef * s  # PPO eq. 9
+    if batch.reference_logprobs is not None:
+        l_kl = kl_loss(config.kl_penalty.form, logprobs, batch.reference_logprobs)
+        loss = loss + config.kl_penalty.beta * aggregate(l_kl, policy_mask, totals, "token_mean")
+    terms = Terms(l_clip, l_vf, entropy, d, batch.advantages, policy_mask, mask, l_kl)
+    return loss, terms.detached()
 
 
 def _step(optimizer: Optimizer, max_grad_norm: float, stats: StepStats) -> bool:

@@ -12,18 +12,26 @@ from torch import Tensor
 from textgym.errors import PromptError
 from textgym.sample import Completion
 from textgym.seeding import Purpose, derive_seed
-from textgym_agents.core.buffer import Batch, MemoryBuffer
+from textgym_agents.core.baselines import MovingBaseline
+from textgym_agents.core.buffer import Batch
+from textgym_agents.core.config import PPOConfig
+from textgym_agents.core.correction import Correction, NoCorrection, TokenTIS
+from textgym_agents.core.estimators import compares_samples
 from textgym_agents.core.guard import StepGuard
-from textgym_agents.core.kl import AdaptiveKLController
+from textgym_agents.core.kl import HORIZON_SEQUENCES, AdaptiveKLController, EntropyFloor
 from textgym_agents.core.masked import masked_mean
 from textgym_agents.core.update import explained_variance, ppo_update
+from textgym_agents.lm.behaviour import behaviour_policy
 from textgym_agents.lm.config import TrainConfig
 from textgym_agents.lm.engine import GenerationEngine, TransformersEngine
+from textgym_agents.lm.engines.errors import EngineError
 from textgym_agents.lm.kv_cache import make_cache
-from textgym_agents.lm.measure import engine_metrics, evaluate_in_parts
+from textgym_agents.lm.measure import evaluate_in_parts, states_in_parts
 from textgym_agents.lm.network import ActionAndValue, PolicyValueNetwork, sample_ids
 from textgym_agents.lm.optimizer import make_optimizer, set_learning_rate
+from textgym_agents.lm.reference import RemoteReference
 from textgym_agents.lm.rollout import Rollout, completion_text, encode
+from textgym_agents.lm.samples import Samples, gather_samples
 from textgym_agents.processes import ONE, Processes
 
 
@@ -53,10 +61,15 @@ class PPOAgent:
         self.optimizer = self._make_optimizer()
         penalty = config.ppo.kl_penalty
         self.kl_controller = AdaptiveKLController(
-            penalty.beta, penalty.target_nats_per_sequence, penalty.horizon_sequences
+            penalty.beta,
+            penalty.target_nats_per_sequence,
+            penalty.horizon_sequences or HORIZON_SEQUENCES,
         )
+        self.entropy_floor = EntropyFloor()
+        self.baseline = MovingBaseline()
         self.guard = StepGuard(config.ppo.optimizer.max_skipped_steps)
         self.reference: PolicyValueNetwork | None = None
+        self._remote_reference = self._make_remote_reference()
         self._cached_ids: list[int] = []
         self._cache: Any = None
 
@@ -75,6 +88,8 @@ class PPOAgent:
             temperature=rollout.temperature if generator is not None else 0.0,
             generator=generator or torch.Generator(self.network.device),
         )[0]
+        if generation.failure is not None:
+            raise EngineError(generation.failure)
         text = completion_text(self.network, generation)
         return Completion(
             text, token_ids=generation.token_ids, finish_reason=generation.finish_reason
@@ -103,13 +118,28 @@ class PPOAgent:
             action, scores.logprobs, scores.entropy, self.network.values_of(hidden)
         )
 
-    def _make_optimizer(self) -> torch.optim.AdamW:
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        config = self.config.ppo.optimizer
         return make_optimizer(
             self.network,
-            learning_rate=self.config.ppo.optimizer.learning_rate,
-            eps=self.config.ppo.optimizer.eps,
+            learning_rate=config.learning_rate,
+            eps=config.eps,
             value_lr_mult=self.config.ppo.value.lr_mult,
+            kind=config.kind,
         )
+
+    @property
+    def correction(self) -> Correction:
+        """How the loss corrects for samples of another engine than the network itself."""
+        if self.config.ppo.correction is not None:
+            return self.config.ppo.correction
+        is_network = isinstance(self.engine, TransformersEngine)
+        return NoCorrection() if is_network else TokenTIS()
+
+    def plan(self, num_sequences: int) -> None:
+        """Take note of how many sequences the run is to train on: the KL's horizon is a tenth."""
+        if self.config.ppo.kl_penalty.horizon_sequences is None:
+            self.kl_controller.horizon_sequences = min(HORIZON_SEQUENCES, num_sequences / 10)
 
     def end_cold_start(self) -> None:
         """Bring the network into the configuration's mode of training, with a new optimiser."""
@@ -120,8 +150,18 @@ class PPOAgent:
 
     def start_reference(self) -> None:
         """Freeze the current policy as the reference, if the configuration penalises KL to it."""
-        needs_copy = self.config.ppo.kl_penalty.beta > 0 and self.network.peft is None
+        is_elsewhere = self.network.peft is not None or self._remote_reference is not None
+        needs_copy = self.config.ppo.kl_penalty.beta > 0 and not is_elsewhere
         self.reference = self.network.frozen_copy() if needs_copy else None
+
+    def _make_remote_reference(self) -> RemoteReference | None:
+        if self.config.reference.url is None:
+            return None
+        return RemoteReference(
+            self.config.reference,
+            illegal=self.network.illegal,
+            temperature=self.network.temperature,
+        )
 
     def update(
         self,
@@ -131,7 +171,7 @@ class PPOAgent:
         progress: float,
         on_step: Callable[[], None] | None = None,
     ) -> dict[str, float]:
-        """Do one PPO update on a rollout and return its metrics.
+        """Do one update on a rollout and return its metrics.
 
         Args:
             rollout: failed episodes in it are left out; the same in every process.
@@ -143,21 +183,19 @@ class PPOAgent:
             NotFiniteError: too many steps in a row were not finite.
         """
         self._cached_ids = []
-        buffer = MemoryBuffer()
-        for transcript in rollout.scored():
-            buffer.add(transcript.episode())
-        if not len(buffer):
-            return {"ppo/skipped_updates": 1.0}
-        metrics = self._prepare(buffer)
-        config = self.config.ppo
+        samples = gather_samples(rollout, self.config.ppo)
+        if not len(samples.buffer):
+            return {"ppo/skipped_updates": 1.0, **self.engine.sync(iteration + 1)}
+        config = self._current_config()
+        metrics = self._prepare(samples, config)
         rate = config.optimizer.learning_rate
         rate *= 1 - progress if config.optimizer.schedule == "linear" else 1.0
-        is_warmup = iteration < config.value.warmup_iterations
+        is_warmup = config.has_critic and iteration < config.value.warmup_iterations
         set_learning_rate(self.optimizer, rate, freeze_policy=is_warmup)
         metrics |= ppo_update(
             self.network,
             self.optimizer,
-            buffer,
+            samples.buffer,
             config,
             generator=torch.Generator().manual_seed(
                 derive_seed(self.config.seed, Purpose.SHUFFLING, iteration)
@@ -168,50 +206,72 @@ class PPOAgent:
             guard=self.guard,
             processes=self.processes,
         )
-        self.engine.sync()
-        return {**metrics, "ppo/learning_rate": rate}
+        return {**metrics, "ppo/learning_rate": rate, **self.engine.sync(iteration + 1)}
+
+    def _current_config(self) -> PPOConfig:
+        """Return the constants of the next update, with the KL penalty as it stands."""
+        config = self.config.ppo
+        penalty = config.kl_penalty.model_copy(update={"beta": self.kl_controller.beta})
+        return config.model_copy(update={"kl_penalty": penalty})
 
     @torch.no_grad()
-    def _prepare(self, buffer: MemoryBuffer) -> dict[str, float]:
+    def _prepare(self, samples: Samples, config: PPOConfig) -> dict[str, float]:
         """Score the rollout under theta_old and the reference; fill in advantages and returns."""
-        config = self.config.ppo
+        buffer, penalty = samples.buffer, config.kl_penalty
+        if self.network.num_top:
+            states = states_in_parts(
+                self.network, buffer.batch, config.micro_batch_tokens, self.processes
+            )
+            buffer.keep_cut_states(states)
         batch = buffer.batch
-        old = evaluate_in_parts(self.network, batch, config.micro_batch_tokens, self.processes)
-        metrics = engine_metrics(buffer, old.logprobs)
-        penalty = None
-        if config.kl_penalty.beta > 0:
-            nats = old.logprobs - self._reference_logprobs(batch)
-            penalty = self.kl_controller.beta * nats
-            metrics |= self._kl_metrics(nats, batch.action_mask)
-        buffer.record(old, kl_penalty=penalty)
-        buffer.compute_returns_and_advantages(config)
-        done = buffer.batch
-        return {
-            **metrics,
-            "ppo/value": float(masked_mean(done.values, done.action_mask)),
-            "ppo/return": float(masked_mean(done.returns, done.action_mask)),
-            "ppo/explained_variance": explained_variance(
-                done.values, done.returns, done.action_mask
-            ),
-        }
+        old, weights, metrics = behaviour_policy(
+            self.network, buffer, config, self.correction, self.processes
+        )
+        reference = self._reference_logprobs(batch) if penalty.beta > 0 else None
+        nats = None if reference is None or old is None else old.logprobs - reference
+        off_tokens = None if nats is None else penalty.beta * nats
+        buffer.record(
+            old,
+            kl_penalty=off_tokens if penalty.form == "k1_in_reward" else None,
+            reference_logprobs=reference if penalty.form.endswith("in_loss") else None,
+            engine_weights=weights,
+        )
+        per_sample = None
+        if compares_samples(config.estimator):
+            off_scores = None
+            if off_tokens is not None and penalty.form == "k1_in_score":
+                off_scores = off_tokens.sum(dim=1)
+            per_sample = samples.advantages(config.estimator, self.baseline, penalty=off_scores)
+        buffer.compute_returns_and_advantages(config, per_sample)
+        if nats is not None and old is not None:
+            metrics |= self._kl_metrics(nats, batch.action_mask, old.entropy)
+        return metrics | (value_metrics(buffer.batch) if config.has_critic else {})
 
     def _reference_logprobs(self, batch: Batch) -> Tensor:
+        remote = self._remote_reference
+        if remote is not None:
+            return self.processes.from_main(lambda: remote.logprobs(batch))
         limit = self.config.ppo.micro_batch_tokens
         if self.reference is not None:
             return evaluate_in_parts(self.reference, batch, limit, self.processes).logprobs
         with self.network.reference():
             return evaluate_in_parts(self.network, batch, limit, self.processes).logprobs
 
-    def _kl_metrics(self, nats: Tensor, mask: Tensor) -> dict[str, float]:
+    def _kl_metrics(self, nats: Tensor, mask: Tensor, entropy: Tensor) -> dict[str, float]:
+        """Return the distance to the reference, and let the controller follow it."""
         per_sequence = float(torch.where(mask, nats, 0.0).sum() / len(mask))
-        beta = self.kl_controller.beta
-        if self.config.ppo.kl_penalty.adaptive:
-            self.kl_controller.update(per_sequence, len(mask))
-        return {
+        metrics = {
             "kl/reference_nats_per_sequence": per_sequence,
             "kl/reference_nats_per_token": float(masked_mean(nats, mask)),
-            "kl/beta": beta,
+            "kl/beta": self.kl_controller.beta,
         }
+        scale = 1.0
+        if self.config.ppo.kl_penalty.entropy_floor:
+            scale = self.entropy_floor.target_scale(float(masked_mean(entropy, mask)))
+            metrics["kl/target_scale"] = scale
+        if self.config.ppo.kl_penalty.adaptive:
+            self.kl_controller.update(per_sequence, len(mask), target_scale=scale)
+        return metrics
 
     def learn(self, run_path: str | Path, **kwargs: Any) -> Path:
         """Train as the configuration says and return the run directory; see `trainer.learn`."""
@@ -227,3 +287,13 @@ class PPOAgent:
     def load(cls, path: str | Path, config: TrainConfig | None = None) -> PPOAgent:
         """Load a policy that `save` wrote."""
         return cls(PolicyValueNetwork.load(path), config or TrainConfig())
+
+
+def value_metrics(batch: Batch) -> dict[str, float]:
+    """Return how the value head stood to the returns of a rollout, under theta_old."""
+    values, returns, mask = batch.values, batch.returns, batch.action_mask
+    return {
+        "ppo/value": float(masked_mean(values, mask)),
+        "ppo/return": float(masked_mean(returns, mask)),
+        "ppo/explained_variance": explained_variance(values, returns, mask),
+    }

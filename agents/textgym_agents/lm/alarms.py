@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from textgym_agents.lm.engines.canary import WARN_ERROR
+
 
 class Alarms:
-    """Watches the metrics and says each alarm once."""
+    """Watches the metrics and says each alarm once.
 
-    def __init__(self) -> None:
+    Args:
+        expects_ratio_1: whether pi_old is the trainer's own, so that no ratio is due to it.
+    """
+
+    def __init__(self, *, expects_ratio_1: bool = True) -> None:
+        self._expects_ratio_1 = expects_ratio_1
         self._first_entropy: float | None = None
         self._said: set[str] = set()
 
@@ -22,7 +29,7 @@ class Alarms:
         num_failed = metrics.get("rollout/num_failed", 0.0)
         raised = {
             "ratio": (
-                metrics.get("ppo/first_ratio_error", 0.0) > 1e-3,
+                self._expects_ratio_1 and metrics.get("ppo/first_ratio_error", 0.0) > 1e-3,
                 "the probability ratio is not 1 at the first minibatch of an update: the old and "
                 "the new log-probabilities are computed differently",
             ),
@@ -40,6 +47,17 @@ class Alarms:
                 metrics.get("engine/effective_share", 1.0) < 0.5,
                 "the engine samples from another distribution than the trainer evaluates "
                 "(effective sample share below 0.5)",
+            ),
+            "canary": (
+                metrics.get("engine/canary_error", 0.0) > WARN_ERROR,
+                "the engine's log-probabilities of fixed text differ by "
+                f"{metrics.get('engine/canary_error', 0.0):.3g} nats per token from the trainer's; "
+                "rounding costs less: look at engine.dtype and policy.precision",
+            ),
+            "server": (
+                metrics.get("engine/num_servers_lost", 0.0) > 0,
+                f"{metrics.get('engine/num_servers_lost', 0.0):.0f} of the vLLM servers "
+                "(engine.urls) do not answer; the others do their work",
             ),
             "kl": (
                 metrics.get("kl/reference_nats_per_token", 0.0) > 0.5,

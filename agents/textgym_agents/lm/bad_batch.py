@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
@@ -10,9 +12,45 @@ import torch
 from torch import Tensor
 
 from textgym_agents.core.buffer import Batch
+from textgym_agents.core.guard import NotFiniteError
+from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.measure import evaluate_in_parts
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.rollout import decode
+from textgym_agents.run.directory import RunDirectory, write_records
+
+
+@contextmanager
+def kept_if_not_finite(agent: PPOAgent, run: RunDirectory, name: str) -> Iterator[None]:
+    """End a run where its losses or weights are not finite, and leave the batch to be read.
+
+    Args:
+        agent: what learns in this context.
+        run: where the batch is left.
+        name: of the step.
+
+    Raises:
+        NotFiniteError: they are not.
+    """
+    network, limit = agent.network, agent.config.ppo.micro_batch_tokens
+    advice = "a lower learning rate, or float32 as policy.precision, may help"
+    try:
+        yield
+    except NotFiniteError as error:
+        path = run.path / f"not-finite-{name}.jsonl"
+        if agent.processes.is_main:
+            write_records(path, batch_records(network, error.batch, limit))
+        raise NotFiniteError(
+            f"{name}: {error}. The batch is in {path}, token by token: look there for what is "
+            f"not finite; {advice}",
+            error.batch,
+        ) from error
+    if spoilt := spoilt_parameters(network):
+        raise NotFiniteError(
+            f"{name}: the update was finite and left weights that are not, in "
+            f"{', '.join(spoilt[:3])}; {advice}",
+            None,
+        )
 
 
 def batch_records(

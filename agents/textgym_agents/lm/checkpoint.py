@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
 
 from textgym.errors import ConfigError
+from textgym_agents.core.baselines import MovingBaseline
+from textgym_agents.core.kl import EntropyFloor
 from textgym_agents.core.optimizer_state import optimizer_tensors, restore_optimizer
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.network import PolicyValueNetwork
@@ -52,6 +54,10 @@ class TrainState(BaseModel):
     """Length of metrics.jsonl in bytes."""
     best: BestCheckpoint | None
     """The best one so far, which stays; None before the metric was first known."""
+    first_entropies: tuple[float, ...] = ()
+    """What the entropy floor is taken from."""
+    baselines: dict[str, float] = {}
+    """The moving baseline of REINFORCE, by domain."""
 
 
 def save_checkpoint(
@@ -62,7 +68,7 @@ def save_checkpoint(
     Raises:
         DiskError: there is no room for it; what was saved before is untouched.
     """
-    check_room(run, checkpoint_bytes(agent))
+    check_room(run, checkpoint_bytes(agent.network))
     _save_frozen_parts(agent, run)
     keep, best_iteration = agent.config.keep_checkpoints, best.iteration if best else None
     with run.new_checkpoint(iteration, keep=keep, best=best_iteration) as folder:
@@ -74,17 +80,18 @@ def save_checkpoint(
             skipped_in_a_row=agent.guard.num_in_a_row,
             metrics_size=run.metrics_size(),
             best=best,
+            first_entropies=tuple(agent.entropy_floor.first),
+            baselines=agent.baseline.means,
         )
         (folder / STATE_FILE).write_text(json.dumps(state.model_dump()))
 
 
-def checkpoint_bytes(agent: PPOAgent) -> int:
+def checkpoint_bytes(network: PolicyValueNetwork) -> int:
     """Return about how many bytes a checkpoint takes once the optimiser has taken a step.
 
     All weights, or those of the adapter; two moments of each that learns; what else there is.
     """
-    moments = 2 * sum(p.nbytes for p in agent.network.trainable())
-    return policy_bytes(agent.network) + moments
+    return policy_bytes(network) + 2 * sum(p.nbytes for p in network.trainable())
 
 
 def policy_bytes(network: PolicyValueNetwork) -> int:
@@ -136,6 +143,8 @@ def load_checkpoint(agent: PPOAgent, run: RunDirectory, folder: Path) -> TrainSt
     restore_optimizer(agent.optimizer, load_file(folder / OPTIMIZER_FILE))
     agent.kl_controller.beta = state.beta
     agent.guard.num_in_a_row = state.skipped_in_a_row
+    agent.entropy_floor = EntropyFloor(list(state.first_entropies))
+    agent.baseline = MovingBaseline(state.baselines)
     if (run.path / REFERENCE_FOLDER).exists():
         reference = PolicyValueNetwork.load(run.path / REFERENCE_FOLDER)
         reference.temperature = agent.network.temperature

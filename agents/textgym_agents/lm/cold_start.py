@@ -19,6 +19,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from textgym.errors import ConfigError, PromptError
 from textgym.prompt import Prompt
+from textgym.prompt_source import Demonstrations
 from textgym.seeding import Purpose, stream
 from textgym_agents.core.buffer import Batch, Episode, collate
 from textgym_agents.core.guard import StepGuard
@@ -42,10 +43,16 @@ class Demonstration(NamedTuple):
 class Pool(Protocol):
     """What the demonstrator needs of an environment's prompt pool."""
 
-    def __len__(self) -> int: ...
+    def draw(self, key: int, episode: int) -> int:
+        """Return the index of the prompt of an episode of the stream `key`."""
+        ...
 
     def prompt(self, index: int) -> Prompt:
         """Return a prompt."""
+        ...
+
+    def demonstrations(self, index: int) -> Demonstrations:
+        """Return right and wrong completions of a prompt."""
         ...
 
     def render(self, index: int, key: int, episode: int) -> str:
@@ -54,7 +61,7 @@ class Pool(Protocol):
 
 
 class PoolDemonstrator:
-    """Demonstrates the targets of a pool's prompts, a share of them with a slip."""
+    """Demonstrates the prompts of a pool as often as the pool draws them, a share of them wrong."""
 
     def __init__(self, pool: Pool, wrong_share: float) -> None:
         self.pool = pool
@@ -62,22 +69,24 @@ class PoolDemonstrator:
 
     def draw(self, rng: np.random.Generator) -> Demonstration:
         """Return one demonstration."""
-        index = int(rng.integers(len(self.pool)))
-        prompt = self.pool.render(index, int(rng.integers(2**62)), 0)
-        answer = self._target(index)
+        key = int(rng.integers(2**62))
+        index = self.pool.draw(key, 0)
+        shown = self._demonstrations(index)
+        completion = _choice(shown.right, rng)
         if rng.random() < self.wrong_share:
-            answer = self._wrong(answer, rng)
-        return Demonstration(prompt, answer)
+            completion = _choice(shown.wrong, rng) if shown.wrong else self._slip(completion, rng)
+        return Demonstration(self.pool.render(index, key, 0), completion)
 
-    def _wrong(self, answer: str, rng: np.random.Generator) -> str:
-        """Return an answer with one digit replaced; without digits, another prompt's target."""
+    def _slip(self, answer: str, rng: np.random.Generator) -> str:
+        """Return an answer with one digit replaced; without digits, that of another prompt."""
         digits = [i for i, symbol in enumerate(answer) if symbol in DIGITS]
         if digits:
             i = digits[int(rng.integers(len(digits)))]
             slip = (int(answer[i]) + int(rng.integers(1, 10))) % 10
             return f"{answer[:i]}{slip}{answer[i + 1 :]}"
         for _ in range(100):
-            other = self._target(int(rng.integers(len(self.pool))))
+            index = self.pool.draw(int(rng.integers(2**62)), 0)
+            other = _choice(self._demonstrations(index).right, rng)
             if other != answer:
                 return other
         raise ConfigError(
@@ -85,14 +94,19 @@ class PoolDemonstrator:
             "wrong answers to demonstrate; set it to 0"
         )
 
-    def _target(self, index: int) -> str:
-        target = self.pool.prompt(index).target
-        if not isinstance(target, str | int | float):
+    def _demonstrations(self, index: int) -> Demonstrations:
+        shown = self.pool.demonstrations(index)
+        if not shown.right:
             raise ConfigError(
                 f"cold_start: the target of prompt '{self.pool.prompt(index).id}' is no text that "
-                "could be demonstrated; give cold_start.demonstrations a JSONL file"
+                "could be demonstrated, and its source has no demonstrations; give "
+                "cold_start.demonstrations a JSONL file"
             )
-        return str(target)
+        return shown
+
+
+def _choice(completions: Sequence[str], rng: np.random.Generator) -> str:
+    return completions[int(rng.integers(len(completions)))]
 
 
 class FileDemonstrator:

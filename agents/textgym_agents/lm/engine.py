@@ -21,17 +21,26 @@ COMPACT_SHARE = 0.25
 
 
 class Generation(NamedTuple):
-    """One completion as it was sampled."""
+    """One completion as it was sampled, or why there is none."""
 
     token_ids: list[int]
     """The end token included, if it was sampled."""
     logprobs: list[float]
     """Of each token under the distribution it was drawn from; nats."""
     finish_reason: FinishReason
+    policy_version: int = 0
+    """Updates that the weights it was sampled from have seen."""
+    failure: str | None = None
+    """`kind: what happened` where the engine has no completion to show; None if it has."""
 
 
 class GenerationEngine(Protocol):
     """What the trainer needs of an engine."""
+
+    @property
+    def policy_version(self) -> int:
+        """Updates that the engine's weights have seen."""
+        ...
 
     def generate(
         self,
@@ -41,11 +50,28 @@ class GenerationEngine(Protocol):
         temperature: float,
         generator: torch.Generator,
     ) -> list[Generation]:
-        """Sample one completion per prompt; temperature 0 takes the most likely id."""
+        """Sample one completion per prompt; temperature 0 takes the most likely id.
+
+        A completion that could not be had is returned with its `failure`, and costs no other one.
+        """
         ...
 
-    def sync(self) -> None:
-        """Bring the engine's weights up to date with the trainer's."""
+    def sync(self, policy_version: int) -> dict[str, float]:
+        """Bring the engine's weights up to date with the trainer's.
+
+        Args:
+            policy_version: updates that the trainer's weights have seen.
+
+        Returns:
+            Metrics of the transfer.
+
+        Raises:
+            EngineError: the engine could not be reached, or samples from another policy.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release what the engine holds; the next call takes it again."""
         ...
 
 
@@ -57,9 +83,15 @@ class TransformersEngine:
 
     def __init__(self, network: PolicyValueNetwork) -> None:
         self.network = network
+        self.policy_version = 0
 
-    def sync(self) -> None:
-        """Do nothing: the weights are the trainer's own."""
+    def sync(self, policy_version: int) -> dict[str, float]:
+        """Note the version: the weights are the trainer's own."""
+        self.policy_version = policy_version
+        return {}
+
+    def close(self) -> None:
+        """Do nothing: nothing is held."""
 
     @torch.no_grad()
     def generate(
@@ -84,7 +116,7 @@ class TransformersEngine:
             ids = logits.argmax(-1) if temperature == 0 else sample_ids(logits, generator)
             logprobs = logits.log_softmax(-1).gather(1, ids.unsqueeze(1)).squeeze(1)
             state.append(ids, logprobs)
-        return state.results()
+        return state.results(self.policy_version)
 
 
 class _Decoding:
@@ -158,7 +190,7 @@ class _Decoding:
         )
         self.hidden = hidden[:, -1]
 
-    def results(self) -> list[Generation]:
+    def results(self, policy_version: int) -> list[Generation]:
         """Return the completions in the order of the prompts."""
         tokens: list[list[int]] = [[] for _ in range(len(self.limits))]
         logprobs: list[list[float]] = [[] for _ in range(len(self.limits))]
@@ -167,7 +199,7 @@ class _Decoding:
                 tokens[row].append(token)
                 logprobs[row].append(value)
         return [
-            Generation(ids, values, "stop" if stopped else "length")
+            Generation(ids, values, "stop" if stopped else "length", policy_version)
             for ids, values, stopped in zip(
                 tokens, logprobs, self.has_stopped.tolist(), strict=True
             )

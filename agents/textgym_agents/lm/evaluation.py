@@ -1,16 +1,25 @@
-"""Held-out evaluation: each prompt answered once greedily and once by sampling."""
+"""Held-out evaluation: each prompt answered once greedily and once by sampling.
+
+Where the environment is solved, what the policy is worth is computed besides.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 
 from textgym.errors import ConfigError
 from textgym.seeding import Purpose, derive_seed, stream
 from textgym_agents.lm.agent import PPOAgent
-from textgym_agents.lm.rollout import Rollout, collect, make_envs
+from textgym_agents.lm.exact import ExactTask
+from textgym_agents.lm.rollout import Rollout, Transcript, collect, make_envs
+
+WITH_SPLITS = ("TextGen-v0", "QueryRewrite-v0")
+"""Environments that hold prompts out for evaluation."""
 
 
 class HeldOut(NamedTuple):
@@ -18,6 +27,7 @@ class HeldOut(NamedTuple):
 
     envs: VectorEnv[Any, Any, Any]
     options: dict[str, Any] | None
+    exact: ExactTask | None = None
 
 
 class EvaluationResult(NamedTuple):
@@ -25,46 +35,105 @@ class EvaluationResult(NamedTuple):
 
     greedy: Rollout
     sampled: Rollout
+    exact: dict[str, float]
+    """What `ExactTask.metrics` computed; empty where nothing can be computed."""
 
     def metrics(self) -> dict[str, float]:
-        """Return success, nan where the rewards declare no best value, and the rest of both."""
-        rows = {}
-        for name, rollout in self._asdict().items():
+        """Return success, nan where no reward tells it from failure, and the rest of both passes.
+
+        Where the prompts are of several tasks, success and reward of each are there as well.
+        """
+        rows = dict(self.exact)
+        for name, rollout in (("greedy", self.greedy), ("sampled", self.sampled)):
             measured = rollout.metrics()
             rows[f"evaluation/{name}"] = measured["rollout/success"]
             rows[f"evaluation/{name}_reward"] = measured["rollout/reward"]
             rows[f"evaluation/{name}_length"] = measured["rollout/length"]
             rows[f"evaluation/{name}_failed"] = measured["rollout/num_failed"]
+            for task, part in by_task(rollout).items():
+                measured = part.metrics()
+                rows[f"evaluation/{name}/{task}"] = measured["rollout/success"]
+                rows[f"evaluation/{name}_reward/{task}"] = measured["rollout/reward"]
         return rows
+
+
+def by_task(rollout: Rollout) -> dict[str, Rollout]:
+    """Return the episodes of each task, `metadata["task"]` of the prompt; empty for a single one.
+
+    Prompts that name none are of the task `other`.
+    """
+    parts: defaultdict[str, list[Transcript]] = defaultdict(list)
+    for transcript in rollout.transcripts:
+        metadata = transcript.task.metadata if transcript.task is not None else {}
+        parts[str(metadata.get("task", "other"))].append(transcript)
+    return {task: Rollout(parts[task]) for task in sorted(parts)} if len(parts) > 1 else {}
 
 
 def make_held_out(agent: PPOAgent) -> HeldOut:
     """Make the environments of held-out prompts: every prompt once, or a fixed random subset.
 
-    Several processes divide the prompts among themselves.
+    The subset has of each prompt source as much as its weight asks for. Several processes divide
+    the prompts among themselves.
+
+    Raises:
+        ConfigError: there are fewer prompts than processes.
     """
     config, seed, processes = agent.config, agent.config.seed, agent.processes
     kwargs = {"split": "evaluation"} if _has_splits(agent) else {}
     wanted = config.evaluation.num_episodes
     probe = make_envs(config.env, 1, **kwargs)
-    available = getattr(probe.unwrapped, "num_prompts", None)
+    indices = _chosen(probe.unwrapped, wanted, stream(seed, Purpose.EVALUATION))
     probe.close()
-    number = wanted if available is None else min(wanted, int(available))
+    number = wanted if indices is None else len(indices)
     if number < processes.size:
         raise ConfigError(
             f"evaluation.num_episodes: {number} held-out prompts are too few for "
             f"{processes.size} processes; take at least one for each"
         )
+    share = range(processes.rank, number, processes.size)
+    envs = make_envs(config.env, len(share), **kwargs)
+    options = None if indices is None else {"prompt_index": [indices[i] for i in share]}
+    return HeldOut(envs, options, _find_exact(envs, agent))
+
+
+def _chosen(env: Any, wanted: int, rng: np.random.Generator) -> list[int] | None:
+    """Return the prompts to answer, None where the environment does not number its own."""
+    spread = getattr(getattr(env, "pool", None), "spread", None)
+    if spread is not None:
+        return list(spread(wanted, rng))
+    available = getattr(env, "num_prompts", None)
     if available is None:
-        share = len(range(processes.rank, number, processes.size))
-        return HeldOut(make_envs(config.env, share, **kwargs), None)
-    order = stream(seed, Purpose.EVALUATION).permutation(int(available))
-    indices = sorted(int(i) for i in order[:number])[processes.rank :: processes.size]
-    return HeldOut(make_envs(config.env, len(indices), **kwargs), {"prompt_index": indices})
+        return None
+    return sorted(int(i) for i in rng.permutation(int(available))[:wanted])
+
+
+def _find_exact(envs: VectorEnv[Any, Any, Any], agent: PPOAgent) -> ExactTask | None:
+    """Return the solved environment, or None where the policy's value cannot be computed.
+
+    Its rollouts must be the environment's token mode: no other ids may be sampled, and turns and
+    sequences must be as long.
+    """
+    legal_ids, rollout = agent.network.config.legal_ids, agent.config.rollout
+    if legal_ids is None:
+        return None
+    try:
+        task = ExactTask.of(envs, agent.network.tokenizer)
+    except ConfigError:  # not solved, too large, or in other tokens: sampling is left
+        return None
+    if task.solution.num_states > agent.config.evaluation.exact_states:
+        return None
+    limits = task.limits()
+    is_same = (
+        set(legal_ids) == set(task.symbols.actions)
+        and rollout.max_new_tokens == limits["rollout"]["max_new_tokens"]
+        and rollout.max_length >= limits["rollout"]["max_length"]
+    )
+    return task if is_same else None
 
 
 def _has_splits(agent: PPOAgent) -> bool:
-    return agent.config.env.id.endswith("TextGen-v0") and "split" not in agent.config.env.kwargs
+    env = agent.config.env
+    return env.id.endswith(WITH_SPLITS) and "split" not in env.kwargs
 
 
 def evaluate(agent: PPOAgent, held_out: HeldOut) -> EvaluationResult:
@@ -86,4 +155,6 @@ def evaluate(agent: PPOAgent, held_out: HeldOut) -> EvaluationResult:
             )
         return Rollout([t for share in processes.gather(own) for t in share.transcripts])
 
-    return EvaluationResult(answer(0.0), answer(agent.config.rollout.temperature))
+    task = held_out.exact
+    exact = {} if task is None else processes.from_main(lambda: task.metrics(agent.network))
+    return EvaluationResult(answer(0.0), answer(agent.config.rollout.temperature), exact)

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from textgym_agents.lm.cpu_matmul import product
+
 CHUNK_TOKENS = 512
 
 
@@ -33,7 +35,7 @@ def scaled_logits(
     The product is computed in float32 whatever the inputs are: bfloat16 logits are off by up to
     0.05 nats per token.
     """
-    logits = hidden.float() @ weight.float().T
+    logits = product(hidden.float(), weight.float())
     if temperature != 1.0:
         logits = logits / temperature
     return logits if illegal is None else logits.masked_fill_(illegal, -torch.inf)
@@ -66,10 +68,11 @@ class _ChunkedScores(torch.autograd.Function):
             entropy[rows] = -torch.linalg.vecdot(log_p.exp(), _finite(log_p, illegal))
         ctx.save_for_backward(hidden, weight, ids, illegal, entropy, log_p)
         ctx.temperature, ctx.chunk = temperature, chunk
+        ctx.set_materialize_grads(False)  # an entropy without a bonus has no gradient
         return logprobs, entropy
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden, weight, ids, illegal, entropy, last = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
@@ -79,20 +82,39 @@ class _ChunkedScores(torch.autograd.Function):
             if start + ctx.chunk < len(ids):
                 log_p = scaled_logits(hidden[rows], weight, illegal, ctx.temperature)
                 log_p = log_p.log_softmax(-1)
-            to_logprob, to_entropy = (grad[rows].unsqueeze(1) for grad in grads)
-            grad_u = log_p.exp()
-            if bool(to_entropy.any()):
-                inner = _finite(log_p, illegal) + entropy[rows].unsqueeze(1)
-                grad_u *= torch.addcmul(-to_logprob, to_entropy, inner, value=-1.0)
-            else:
-                grad_u *= -to_logprob
-            grad_u.scatter_add_(1, ids[rows].unsqueeze(1), to_logprob)
+            grad_u = _grad_of_logits(
+                log_p,
+                ids[rows],
+                illegal,
+                entropy[rows],
+                *(g if g is None else g[rows] for g in grads),
+            )
             if ctx.temperature != 1.0:
                 grad_u /= ctx.temperature
-            grad_hidden[rows] = (grad_u @ weight.float()).to(hidden.dtype)
+            grad_hidden[rows] = product(grad_u, weight.float().T).to(hidden.dtype)
             if grad_weight is not None:
-                grad_weight += (grad_u.T @ hidden[rows].float()).to(weight.dtype)
+                grad_weight += product(grad_u.T, hidden[rows].float().T).to(weight.dtype)
         return grad_hidden, grad_weight, None, None, None, None
+
+
+def _grad_of_logits(
+    log_p: Tensor,
+    ids: Tensor,
+    illegal: Tensor | None,
+    entropy: Tensor,
+    to_logprob: Tensor | None,
+    to_entropy: Tensor | None,
+) -> Tensor:
+    """Return the gradient of a chunk's scaled logits (N, V), from those of its scores (N,)."""
+    p = log_p.exp()
+    if to_logprob is None:
+        to_logprob = torch.zeros_like(entropy)
+    factor = -to_logprob.unsqueeze(1)
+    if to_entropy is not None:
+        inner = _finite(log_p, illegal) + entropy.unsqueeze(1)
+        factor = torch.addcmul(factor, to_entropy.unsqueeze(1), inner, value=-1.0)
+    p *= factor
+    return p.scatter_add_(1, ids.unsqueeze(1), to_logprob.unsqueeze(1))
 
 
 def _finite(log_p: Tensor, illegal: Tensor | None) -> Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -10,7 +13,10 @@ from textgym_agents.core.buffer import Batch, Evaluation, MemoryBuffer
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.processes import ONE, Processes
 
+T = TypeVar("T")
 MAX_TOKENS = 32_768
+MAX_CPU_TOKENS = 2_048
+"""A processor's cache holds what a pass over few tokens computes."""
 
 
 @torch.no_grad()
@@ -24,31 +30,68 @@ def evaluate_in_parts(
 
     Several processes divide the parts among themselves, and each gets the whole.
     """
-    num_rows, length = batch.input_ids.shape
-    rows = min(max(1, (max_tokens or MAX_TOKENS) // length), -(-num_rows // processes.size))
-    indices = torch.arange(num_rows).split(rows)
-    own: list[Evaluation] = []
-    with processes.together():
-        for index in indices[processes.rank :: processes.size]:
-            part = network.evaluate(batch.rows(index).to(network.device))
-            own.append(Evaluation(*(x.cpu() for x in part)))
-    shares = processes.gather(own)
-    parts = [shares[i % processes.size][i // processes.size] for i in range(len(indices))]
-    return Evaluation(
-        logprobs=_stack([p.logprobs for p in parts], batch),
-        values=_stack([p.values for p in parts], batch),
-        entropy=_stack([p.entropy for p in parts], batch),
-        bootstrap=torch.cat([p.bootstrap for p in parts]),
+    shape = batch.action_mask.shape
+    out = Evaluation(
+        logprobs=torch.zeros(shape),
+        values=torch.zeros(shape),
+        entropy=torch.zeros(shape),
+        bootstrap=torch.zeros(len(batch.action_mask)),
     )
 
+    def evaluate(part: Batch) -> Evaluation:
+        return Evaluation(*(x.cpu() for x in network.evaluate(part)))
 
-def _stack(parts: list[Tensor], batch: Batch) -> Tensor:
-    out = torch.zeros(batch.action_mask.shape)
-    start = 0
-    for part in parts:
-        out[start : start + len(part), : part.shape[1]] = part
-        start += len(part)
+    for rows, part in _in_parts(network, batch, max_tokens, processes, evaluate):
+        for x, y in zip(out[:3], part[:3], strict=True):
+            x[rows, : y.shape[1]] = y
+        out.bootstrap[rows] = part.bootstrap
     return out
+
+
+@torch.no_grad()
+def states_in_parts(
+    network: PolicyValueNetwork,
+    batch: Batch,
+    max_tokens: int | None = None,
+    processes: Processes = ONE,
+) -> Tensor:
+    """Return `states_below` (B, T, d) of a whole rollout, on the CPU; divided like evaluation."""
+    out = torch.zeros(*batch.input_ids.shape, network.value_head.in_features)
+
+    def states(part: Batch) -> Tensor:
+        return network.states_below(part).cpu()
+
+    for rows, part in _in_parts(network, batch, max_tokens, processes, states):
+        out[rows, : part.shape[1]] = part
+    return out
+
+
+def _in_parts(
+    network: PolicyValueNetwork,
+    batch: Batch,
+    max_tokens: int | None,
+    processes: Processes,
+    measure: Callable[[Batch], T],
+) -> list[tuple[Tensor, T]]:
+    """Measure rows of a batch, similar lengths together; return which rows, and what came of them.
+
+    Process r of P measures every P-th part, from part r on.
+    """
+    limit = max_tokens or (MAX_CPU_TOKENS if network.device.type == "cpu" else MAX_TOKENS)
+    num_rows, length = batch.input_ids.shape
+    parts = batch.rows_within(min(limit, -(-num_rows // processes.size) * length))
+    with processes.together():
+        own = [
+            (rows, measure(batch.rows(rows).to(network.device)))
+            for rows in parts[processes.rank :: processes.size]
+        ]
+    return [done for share in processes.gather(own) for done in share]
+
+
+def engine_logprobs(buffer: MemoryBuffer) -> Tensor | None:
+    """Return log mu (B, T) of the engine's samples; None where it is not known of all of them."""
+    known = [e.engine_logprobs for e in buffer.episodes if e.engine_logprobs is not None]
+    return pad_sequence(known, batch_first=True) if len(known) == len(buffer) else None
 
 
 def engine_metrics(buffer: MemoryBuffer, old_logprobs: Tensor) -> dict[str, float]:
@@ -57,11 +100,10 @@ def engine_metrics(buffer: MemoryBuffer, old_logprobs: Tensor) -> dict[str, floa
     With w = pi_old / mu, mu being the distribution that the engine sampled from: the mean and the
     largest |w - 1|, and the effective sample share (sum w)^2 / (N sum w^2).
     """
-    known = [e.engine_logprobs for e in buffer.episodes if e.engine_logprobs is not None]
-    mask = buffer.batch.action_mask
-    if len(known) < len(buffer) or not bool(mask.any()):
+    mu, mask = engine_logprobs(buffer), buffer.batch.action_mask
+    if mu is None or not bool(mask.any()):
         return {}
-    w = (old_logprobs - pad_sequence(known, batch_first=True))[mask].exp()
+    w = (old_logprobs - mu)[mask].exp()
     error = (w - 1).abs()
     return {
         "engine/ratio_error_mean": float(error.mean()),

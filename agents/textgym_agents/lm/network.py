@@ -4,8 +4,8 @@ The value head reads the hidden state after the final norm. It starts at zero, s
 and the first value gradient that enters the trunk is exactly zero. Entry j of every result scores
 token x_j and is read at position j - 1: V_j does not depend on x_j.
 
-Sequences are padded on the right only. Attention is causal, so no token sees the padding after it,
-and neither an attention mask nor position ids are needed.
+Batches are padded on the right; what is padding is left out where the model can read sequences
+packed in one row (`packing`), and harmless where it cannot: no token sees what is after it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,13 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from textgym.errors import ConfigError
 from textgym_agents.core.buffer import Batch, Evaluation
-from textgym_agents.lm import policy_files
-from textgym_agents.lm.config import LastLayersMode, LoraMode, PolicyConfig
+from textgym_agents.lm import cut, policy_files
+from textgym_agents.lm.config import AdapterMode, LastLayersMode, PolicyConfig, QloraMode
+from textgym_agents.lm.cpu_matmul import speed_up
 from textgym_agents.lm.head import chunked_scores, scaled_logits
-from textgym_agents.lm.tiny import tiny_model, tiny_tokenizer
+from textgym_agents.lm.modes import add_adapter, train_last_layers
+from textgym_agents.lm.packing import Packing, packed_arguments, use_packing
+from textgym_agents.lm.tiny import BUILT_IN, tiny_model, tiny_tokenizer
 
 
 class ForwardOutput(NamedTuple):
@@ -37,6 +40,15 @@ class ForwardOutput(NamedTuple):
     """(B, T, d) after the final norm."""
     values: Tensor
     """(B, T) float32; entry j is V of the state before token j, entry 0 is 0."""
+
+
+class ReadStates(NamedTuple):
+    """Hidden states of the tokens of a batch that were read."""
+
+    hidden: Tensor
+    """(N, d)."""
+    starts: Tensor
+    """(B,): where those of each sequence begin."""
 
 
 class ActionAndValue(NamedTuple):
@@ -49,7 +61,7 @@ class ActionAndValue(NamedTuple):
 
 
 class PolicyValueNetwork(nn.Module):
-    """A causal language model with a value head, in one of three modes of training.
+    """A causal language model with a value head, in one of four modes of training.
 
     Args:
         lm: the causal language model.
@@ -84,17 +96,23 @@ class PolicyValueNetwork(nn.Module):
         self.lm.eval()  # a model that was just built may have dropout on
         self._check_head()
         self._check_generation_config()
+        self.packs = use_packing(lm)
+        self.num_top = 0
+        """Layers above the cut, whose inputs can be kept; 0 where there is no cut."""
         self.set_mode(config)
 
     @classmethod
     def from_config(cls, config: PolicyConfig, *, seed: int) -> PolicyValueNetwork:
-        """Build `tiny`, or load a model from a folder, a run or the hub; float32 weights."""
-        if config.model == "tiny":
+        """Build an embedded model, or load one from a folder, a run or the hub."""
+        if config.model in BUILT_IN:
+            if isinstance(config.mode, QloraMode):
+                raise ConfigError("policy.mode: qlora loads a model from a folder or the hub")
             tiny = tiny_tokenizer()
-            return cls(tiny_model(tiny, seed=seed), tiny, config, seed=seed)
+            embedded = tiny_model(tiny, seed=seed, shape=BUILT_IN[config.model])
+            return cls(embedded, tiny, config, seed=seed)
         if (saved := policy_files.find_policy(config.model)) is not None:
             return cls.load(saved, config=config, seed=seed)
-        lm, tokenizer = policy_files.load_pretrained(config.model)
+        lm, tokenizer = policy_files.load_pretrained(config.model, config.mode)
         return cls(lm, tokenizer, config, base_path=config.model, seed=seed)
 
     # Modes ---------------------------------------------------------------------------------------
@@ -105,42 +123,17 @@ class PolicyValueNetwork(nn.Module):
         mode = config.mode
         self.lm.eval()  # dropout is zero: train and eval forward agree
         self.lm.requires_grad_(mode.kind == "full")
-        if mode.kind == "lora":
-            self._add_adapter(mode)
-        elif mode.kind == "last_k":
-            self._train_last_layers(mode)
+        if isinstance(mode, AdapterMode) and self.peft is None:
+            self.peft = add_adapter(self.lm, mode, seed=self.seed)
+            self.lm = self.peft.get_base_model()
+            if config.gradient_checkpointing:
+                self.lm.enable_input_require_grads()
+        elif isinstance(mode, LastLayersMode):
+            num_top = train_last_layers(self.lm, mode)
+            self.num_top = num_top if self.packs and cut.can_be_cut(self.lm, num_top) else 0
         if config.gradient_checkpointing:
             self.lm.gradient_checkpointing_enable({"use_reentrant": False})
-
-    def _train_last_layers(self, mode: LastLayersMode) -> None:
-        layers, norm = getattr(self.trunk, "layers", None), getattr(self.trunk, "norm", None)
-        if layers is None or norm is None or mode.k > len(layers):
-            raise ConfigError(
-                f"policy.mode: cannot train the last {mode.k} layers of {type(self.lm).__name__}, "
-                f"which has {'no list of' if layers is None else len(layers)} layers; "
-                "lower policy.mode.k or choose another mode"
-            )
-        for module in (*layers[-mode.k :], norm):
-            module.requires_grad_(True)
-
-    def _add_adapter(self, mode: LoraMode) -> None:
-        from peft import LoraConfig, get_peft_model
-
-        if self.peft is not None:
-            return
-        adapter = LoraConfig(
-            r=mode.rank,
-            lora_alpha=mode.alpha,
-            lora_dropout=0.0,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            self.peft = get_peft_model(self.lm, adapter)
-        self.lm = self.peft.get_base_model()
-        if self.config.gradient_checkpointing:
-            self.lm.enable_input_require_grads()
+        speed_up(self.lm)
 
     @property
     def trunk(self) -> Any:
@@ -175,12 +168,42 @@ class PolicyValueNetwork(nn.Module):
 
     def hidden_states(self, input_ids: Tensor, **cache: Any) -> Tensor:
         """Return (B, T, d) hidden states after the final norm."""
+        return self._run(self.trunk, bool(cache), input_ids=input_ids, **cache)
+
+    def _run(self, decoder: Any, use_cache: bool, **inputs: Any) -> Tensor:
         if self.config.gradient_checkpointing:
-            self._recompute_layers(torch.is_grad_enabled() and not cache)
+            self._recompute_layers(torch.is_grad_enabled() and not use_cache)
         with self._autocast():
-            output = self.trunk(input_ids=input_ids, use_cache=bool(cache), **cache)
-        hidden: Tensor = output.last_hidden_state
+            hidden: Tensor = decoder(use_cache=use_cache, **inputs).last_hidden_state
         return hidden
+
+    def _read(self, batch: Batch) -> ReadStates:
+        """Return the hidden states of what has to be read of each sequence."""
+        lengths, width = batch.lengths_to_read(), batch.input_ids.shape[1]
+        if not self.packs:
+            width = int(lengths.max())
+            hidden = self.hidden_states(batch.input_ids[:, :width]).flatten(0, 1)
+            return ReadStates(hidden, torch.arange(len(lengths), device=hidden.device) * width)
+        packing = Packing.of(lengths, width)
+        if batch.cut_states is None:
+            decoder, row = self.trunk, {"input_ids": _packed(batch.input_ids, packing)}
+        else:
+            decoder = cut.above(self.trunk, self.num_top)
+            row = {"inputs_embeds": _packed(batch.cut_states, packing)}
+        hidden = self._run(decoder, False, **row, **packed_arguments(packing))
+        return ReadStates(hidden[0], packing.starts)
+
+    @torch.no_grad()
+    def states_below(self, batch: Batch) -> Tensor:
+        """Return (B, T, d): what the frozen layers below the top ones make of each sequence."""
+        ids = batch.input_ids
+        packing = Packing.of(batch.lengths_to_read(), ids.shape[1])
+        hidden = self._run(
+            cut.below(self.trunk, self.num_top), False,
+            input_ids=_packed(ids, packing), **packed_arguments(packing),
+        )[0]  # fmt: skip
+        states = hidden.new_zeros(ids.numel(), hidden.shape[-1])
+        return states.index_copy(0, packing.sources, hidden).view(*ids.shape, -1)
 
     def _recompute_layers(self, is_on: bool) -> None:
         """Switch checkpointing of the decoder layers; a checkpointed layer ignores its cache.
@@ -209,16 +232,16 @@ class PolicyValueNetwork(nn.Module):
 
     def evaluate(self, batch: Batch, *, value_grad_to_trunk: float = 1.0) -> Evaluation:
         """Return log-probabilities, values and entropies of the actions of a batch."""
-        ids, mask, is_truncated = batch.input_ids, batch.action_mask, batch.is_truncated
-        # What follows the last token is only asked of episodes that were cut.
-        hidden = self.hidden_states(ids if bool(is_truncated.any()) else ids[:, :-1])
-        before = hidden[:, : mask.shape[1] - 1][mask[:, 1:]]  # (N, d): h_{j-1} of each action j
-        scores = self.score_tokens(before, ids[mask])
+        mask, is_truncated = batch.action_mask, batch.is_truncated
+        hidden, starts = self._read(batch)
+        rows, columns = mask.nonzero(as_tuple=True)
+        before = hidden.index_select(0, starts[rows] + columns - 1)  # h_{j-1} of each action j
+        scores = self.score_tokens(before, batch.input_ids[mask])
         values = self.values_of(before, grad_to_trunk=value_grad_to_trunk)
-        bootstrap = torch.zeros(len(ids), device=hidden.device)
+        bootstrap = torch.zeros(len(mask), device=hidden.device)
         with torch.no_grad():
-            last = batch.attention_mask.sum(dim=1)[is_truncated] - 1
-            bootstrap[is_truncated] = self.values_of(hidden[is_truncated, last])
+            last = starts + batch.attention_mask.sum(dim=1) - 1
+            bootstrap[is_truncated] = self.values_of(hidden[last[is_truncated]])
         empty = torch.zeros(mask.shape, device=hidden.device)
         return Evaluation(
             logprobs=empty.masked_scatter(mask, scores.logprobs),
@@ -334,8 +357,9 @@ class PolicyValueNetwork(nn.Module):
         ids = torch.zeros(1, 2, dtype=torch.long, device=self.lm.device)
         hidden = self.trunk(input_ids=ids, use_cache=False).last_hidden_state  # not autocast
         ours = hidden[0, -1].float() @ self.head_weight.float().T
-        theirs = self.lm(input_ids=ids).logits[0, -1].float()
-        if not torch.allclose(ours, theirs, atol=1e-3, rtol=1e-3):
+        theirs = self.lm(input_ids=ids).logits[0, -1]
+        tolerance = 1e-3 if theirs.dtype == torch.float32 else 5e-2
+        if not torch.allclose(ours, theirs.float(), atol=tolerance, rtol=tolerance):
             raise ConfigError(
                 f"the logits of {type(self.lm).__name__} are not its head times its last hidden "
                 "state (soft-capping or scaling); this architecture is not supported"
@@ -362,6 +386,20 @@ class PolicyValueNetwork(nn.Module):
         return torch.autocast(self.device.type, torch.bfloat16)
 
 
+def _packed(x: Tensor, packing: Packing) -> Tensor:
+    """Return a batch (B, T, ...) as one packed row (1, N, ...)."""
+    return x.flatten(0, 1).index_select(0, packing.sources).unsqueeze(0)
+
+
 def sample_ids(logits: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw one id per row of (B, V) logits: no top-p, no top-k, no penalty."""
-    return torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(1)
+    """Draw one id per row of (B, V) logits: no top-p, no top-k, no penalty.
+
+    One random number per row is placed in the cumulated probabilities; an exponential variate for
+    each id, as `torch.multinomial` draws them, costs as much as a layer of a small model. Float64
+    keeps the share of ids whose probability is below float32's resolution at 1.
+    """
+    cumulated = logits.softmax(-1).cumsum(-1, dtype=torch.float64)
+    total = cumulated[:, -1:]
+    drawn = torch.rand(total.shape, dtype=torch.float64, device=logits.device, generator=generator)
+    place = torch.minimum(drawn * total, total.nextafter(torch.zeros_like(total)))
+    return torch.searchsorted(cumulated, place, right=True).squeeze(1)

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,7 +23,9 @@ from transformers import (
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from textgym.errors import ConfigError
-from textgym_agents.lm.config import PolicyConfig
+from textgym_agents.lm.config import PolicyConfig, QloraMode, TrainMode
+from textgym_agents.lm.modes import quantization_arguments
+from textgym_agents.lm.tiny import BUILT_IN, tiny_tokenizer
 from textgym_agents.run.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -59,24 +63,50 @@ def find_policy(model: str) -> Path | None:
     if is_policy(path) or not (path / "config.yaml").exists():
         return path if is_policy(path) else None
     checkpoint = RunDirectory(path).latest_checkpoint()
-    if checkpoint is None or not is_policy(checkpoint / POLICY_FOLDER):
-        raise ConfigError(f"policy.model: the run {model} has no checkpoint of a language model")
+    if checkpoint is None:
+        raise ConfigError(f"{model} has no checkpoint yet; continue it with --resume {model}")
+    if not is_policy(checkpoint / POLICY_FOLDER):
+        raise ConfigError(f"policy.model: {model} is no run of a language model")
     return checkpoint / POLICY_FOLDER
 
 
-def load_pretrained(model: str) -> tuple[PreTrainedModel, Tokenizer]:
-    """Load a causal language model and its tokenizer from a folder or the hub; float32 weights.
+def load_tokenizer(model: str) -> Tokenizer:
+    """Load the tokenizer of `tiny`, of a saved policy, or of a model from a folder or the hub.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    if model in BUILT_IN:
+        return tiny_tokenizer()
+    if (saved := find_policy(model)) is not None:
+        return _load_tokenizer(saved)
+    with _explained(model):
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(model)
+        return tokenizer
+
+
+def load_pretrained(model: str, mode: TrainMode | None = None) -> tuple[PreTrainedModel, Tokenizer]:
+    """Load a causal language model and its tokenizer from a folder or the hub.
+
+    The weights are float32; in the mode `qlora` 4 bits, and bfloat16 where that is not possible.
 
     Raises:
         ConfigError: neither is there.
     """
-    try:
+    with _explained(model):
         tokenizer = AutoTokenizer.from_pretrained(model)
-        return _load_lm(model), tokenizer
+        return _load_lm(model, mode), tokenizer
+
+
+@contextmanager
+def _explained(model: str) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"policy.model: cannot load '{model}': {_reason(model, error)}. Give 'tiny', the "
-            "folder of a Hugging Face causal language model, a run, or a hub id (needs a network)."
+            f"policy.model: cannot load '{model}': {_reason(model, error)}. Give 'tiny', "
+            "'small', the folder of a Hugging Face causal language model, a run, or a hub id "
+            "(needs a network)."
         ) from error
 
 
@@ -120,18 +150,23 @@ def read_policy(path: Path) -> SavedPolicy:
     tokenizer, head = _load_tokenizer(path), load_file(path / VALUE_HEAD_FILE)
     adapter_config = path / ADAPTER_CONFIG_FILE
     if not adapter_config.exists():
-        return SavedPolicy(_load_lm(path), tokenizer, config, head, None, None)
+        return SavedPolicy(_load_lm(path, config.mode), tokenizer, config, head, None, None)
     base = _find_base(path, json.loads(adapter_config.read_text())["base_model_name_or_path"])
     adapter = load_file(path / ADAPTER_FILE)
-    return SavedPolicy(_load_lm(base), tokenizer, config, head, adapter, base)
+    return SavedPolicy(_load_lm(base, config.mode), tokenizer, config, head, adapter, base)
 
 
-def _load_lm(path: str | Path) -> PreTrainedModel:
+def _load_lm(path: str | Path, mode: TrainMode | None) -> PreTrainedModel:
     """Load a model and move its weights into memory of torch's own alignment.
 
     The last bits of a matrix product depend on the alignment of its operands, so a policy whose
     weights are a mapped file would not repeat what the saved one did.
     """
+    if isinstance(mode, QloraMode):
+        quantized: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            path, **quantization_arguments()
+        )
+        return quantized
     lm: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     for parameter in lm.parameters():
         parameter.data = parameter.data.clone()
@@ -147,6 +182,8 @@ def _load_tokenizer(path: Path) -> Tokenizer:
     is_fast = (path / "tokenizer.json").exists()
     loader = PreTrainedTokenizerFast if is_fast else AutoTokenizer
     tokenizer: Tokenizer = loader.from_pretrained(path)
+    for name in ("is_local", "local_files_only"):  # how it was loaded: no part of what it is
+        tokenizer.init_kwargs.pop(name, None)
     return tokenizer
 
 

@@ -16,14 +16,16 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import gymnasium
+import numpy as np
 import torch
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from textgym.errors import ConfigError
+from textgym.errors import ConfigError, TextGymError
 from textgym.prompt import Prompt
 from textgym.sample import Completion
 from textgym_agents.core.buffer import Episode
+from textgym_agents.lm.clock import Clock
 from textgym_agents.lm.config import EnvConfig, RolloutConfig
 from textgym_agents.lm.engine import Generation, GenerationEngine
 from textgym_agents.lm.network import PolicyValueNetwork
@@ -31,7 +33,7 @@ from textgym_agents.lm.step_rewards import add_rewards, place_steps
 
 INFO_KEYS = (
     "prompt_id", "finish_reason", "is_success", "score", "reward_parts", "status", "label",
-    "reason", "extracted", "verifier_error", "reward_steps",
+    "reason", "extracted", "verifier_error", "reward_steps", "answer",
 )  # fmt: skip
 
 
@@ -87,6 +89,16 @@ class Transcript:
     truncated: bool = False
     failure: str | None = None
     """Why the episode cannot be trained on, the kind of a failed score for one; None if it can."""
+    group: int | None = None
+    """Number of the prompt within the rollout, where several samples of it are compared."""
+    is_dropped: bool = False
+    """Nobody learns from its group, whose scores are all equal."""
+    is_selected: bool = True
+    """Whether the policy learns from it; if not, it may count in the statistics of its group."""
+    length_penalty: float = 0.0
+    """What its length takes off the score, 0 or less."""
+    policy_version: int | None = None
+    """Updates that the policy had seen that sampled it; None before the first token."""
 
     def __post_init__(self) -> None:
         self._append(self.ids, is_action=False)
@@ -96,12 +108,40 @@ class Transcript:
         """Whether the policy is to act."""
         return not (self.terminated or self.truncated or self.failure)
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether a limit ended the episode and not the policy or the task."""
+        return self.truncated or self.finish_reason == "length"
+
+    @property
+    def score(self) -> float:
+        """What the rewards gave in all; nan where they could not judge."""
+        return math.nan if self.failure is not None else sum(self.rewards)
+
+    @property
+    def domain(self) -> str:
+        """What the prompt is of, for statistics by domain: its task, or its reward's name."""
+        if self.task is None:
+            return ""
+        return str(self.task.metadata.get("task") or self.task.reward or "")
+
     def add_generation(self, generation: Generation) -> None:
-        """Append the tokens of one turn."""
+        """Append the tokens of one turn.
+
+        Raises:
+            TextGymError: the engine did not say the log-probability of each token; 0 would pass for
+                certainty.
+        """
+        if len(generation.logprobs) != len(generation.token_ids):
+            raise TextGymError(
+                f"the engine returned {len(generation.token_ids)} tokens, but log-probabilities "
+                f"of {len(generation.logprobs)}; it must return one for each"
+            )
         self.ids.extend(generation.token_ids)
         self._append(generation.token_ids, is_action=True)
         self.logprobs[len(self.logprobs) - len(generation.logprobs) :] = generation.logprobs
         self.finish_reason = generation.finish_reason
+        self.policy_version = generation.policy_version
         self.num_turn_tokens = len(generation.token_ids)
 
     def add_observation(self, ids: Sequence[int]) -> None:
@@ -114,15 +154,26 @@ class Transcript:
         self.logprobs.extend([0.0] * len(ids))
         self.rewards.extend([0.0] * len(ids))
 
-    def episode(self) -> Episode:
-        """Return the episode as tensors."""
+    def episode(self, *, terminal_reward: float | None = None) -> Episode:
+        """Return the episode as tensors.
+
+        Args:
+            terminal_reward: in place of all rewards, on the last action.
+        """
+        rewards, mask = torch.tensor(self.rewards), torch.tensor(self.is_action)
+        if terminal_reward is not None:
+            rewards = torch.zeros_like(rewards)
+        last = terminal_reward if terminal_reward is not None else self.length_penalty
+        if last:
+            rewards[mask.nonzero()[-1]] += last
         return Episode(
             input_ids=torch.tensor(self.ids),
-            action_mask=torch.tensor(self.is_action),
-            rewards=torch.tensor(self.rewards),
+            action_mask=mask,
+            rewards=rewards,
             terminated=self.terminated,
             truncated=self.truncated,
             engine_logprobs=torch.tensor(self.logprobs),
+            teaches_policy=self.is_selected,
         )
 
     def record(self) -> dict[str, Any]:
@@ -135,10 +186,19 @@ class Transcript:
             "reward": total,
             "num_tokens": sum(self.is_action),
             "failure": self.failure,
+            **self._group_record(),
+            "policy_version": self.policy_version,
             **self.info,
             **({"reward_steps": self.steps} if self.steps else {}),
             **self._task_record(),
         }
+
+    def _group_record(self) -> dict[str, Any]:
+        shaped = {"length_penalty": self.length_penalty} if self.length_penalty else {}
+        if self.group is None:
+            return shaped
+        is_selected = self.is_selected and not self.is_dropped and self.failure is None
+        return {"group": self.group, "is_selected": is_selected, **shaped}
 
     def _task_record(self) -> dict[str, Any]:
         if self.task is None:
@@ -151,6 +211,9 @@ class Rollout(NamedTuple):
     """What one pass through the environments gave."""
 
     transcripts: list[Transcript]
+    """The samples of a prompt one after another; those of dropped groups are among them."""
+    group_size: int = 1
+    """Samples of each prompt."""
 
     def scored(self) -> list[Transcript]:
         """Return the episodes that have a reward."""
@@ -161,7 +224,7 @@ class Rollout(NamedTuple):
         scored = self.scored()
         rewards = torch.tensor([sum(t.rewards) for t in scored], dtype=torch.float64)
         lengths = torch.tensor([sum(t.is_action) for t in scored], dtype=torch.float64)
-        cut = [t.truncated or t.finish_reason == "length" for t in scored]
+        cut = [t.is_cut for t in scored]
         failures = Counter(t.failure for t in self.transcripts if t.failure is not None)
         n = max(len(scored), 1)
         return {
@@ -186,54 +249,155 @@ def _mean_success(transcripts: Sequence[Transcript]) -> float:
     return sum(known) / len(known) if known else math.nan
 
 
+class Episodes:
+    """One episode in every sub-environment, while they are being written.
+
+    The sub-environments are touched in `reset` and `step` alone, which may run in another thread;
+    tokens and transcripts in the other methods alone.
+
+    Args:
+        envs: text-mode vector environment with autoreset disabled.
+        network: its tokenizer encodes observations and decodes completions.
+        config: limits of length.
+        clock: of the time that the environments take.
+    """
+
+    def __init__(
+        self,
+        envs: VectorEnv[Any, Any, Any],
+        network: PolicyValueNetwork,
+        config: RolloutConfig,
+        clock: Clock,
+    ) -> None:
+        self.envs = envs
+        self.network = network
+        self.config = config
+        self.clock = clock
+        self.transcripts: list[Transcript] = []
+        self._live: list[int] = []
+
+    def reset(self, seed: int | list[int], options: dict[str, Any] | None = None) -> Reset:
+        """Reset the sub-environments; a list of seeds plays as many of the first ones."""
+        with self.clock.phase("environment"):
+            return Reset(*_reset(self.envs, seed, options))
+
+    def begin(self, reset: Reset) -> None:
+        """Begin a transcript for each prompt."""
+        observations, infos = reset
+        encoded = encode(self.network, observations)
+        num_rows = self.envs.num_envs
+        tasks = getattr(self.envs.unwrapped, "current_prompts", [None] * num_rows)[: len(encoded)]
+        self.transcripts = [
+            Transcript(prompt, ids, _row(infos, i), task)
+            for i, (prompt, ids, task) in enumerate(zip(observations, encoded, tasks, strict=True))
+        ]
+
+    def sample(
+        self, engine: GenerationEngine, temperature: float, generator: torch.Generator
+    ) -> list[str] | None:
+        """Return what the policy says in each sub-environment, or None if all episodes are over."""
+        _end_too_long(self.transcripts, self.config.max_length)
+        self._live = [i for i, transcript in enumerate(self.transcripts) if transcript.is_live]
+        if not self._live:
+            return None
+        with self.clock.phase("generation"):
+            generations = engine.generate(
+                [self.transcripts[i].ids for i in self._live],
+                max_new_tokens=[_budget(self.transcripts[i], self.config) for i in self._live],
+                temperature=temperature,
+                generator=generator,
+            )
+        actions: list[str] = [""] * self.envs.num_envs
+        for i, generation in zip(self._live, generations, strict=True):
+            actions[i] = _act(self.transcripts[i], generation, self.network)
+        return actions
+
+    def step(self, actions: list[str]) -> Step:
+        """Act in the sub-environments, which score what is to be scored."""
+        with self.clock.phase("environment"):
+            step = self.envs.step(actions)
+            _restart_ended(self.envs, step[2] | step[3])
+        return Step(*step)
+
+    def observe(self, step: Step) -> None:
+        """Write what the environments answered into the transcripts."""
+        _observe(self.transcripts, self._live, step, self.network)
+
+
+class Reset(NamedTuple):
+    """What a vector environment returns from `reset`."""
+
+    observations: Sequence[str]
+    infos: dict[str, Any]
+
+
+class Step(NamedTuple):
+    """What a vector environment returns from `step`."""
+
+    observations: Sequence[str]
+    rewards: Any
+    terminated: Any
+    truncated: Any
+    infos: dict[str, Any]
+
+
 def collect(
     envs: VectorEnv[Any, Any, Any],
     engine: GenerationEngine,
     network: PolicyValueNetwork,
     config: RolloutConfig,
     *,
-    seed: int,
+    seed: int | list[int],
     generator: torch.Generator,
     temperature: float | None = None,
     options: dict[str, Any] | None = None,
+    clock: Clock | None = None,
 ) -> Rollout:
-    """Run one episode in every sub-environment.
+    """Run one episode in every sub-environment, or in as many of the first ones as have a seed.
 
     Args:
         envs: text-mode vector environment with autoreset disabled.
         engine: samples the completions.
         network: its tokenizer encodes observations and decodes completions.
         config: limits of length, and the temperature.
-        seed: of the environments; it fixes the prompts.
+        seed: of the environments; it fixes the prompts. Row i is reset with `seed + i`, or with its
+            entry of a list: rows of one seed have one prompt, rendered alike.
         generator: of the sampling.
         temperature: 0 for greedy evaluation; None takes the configuration's.
         options: handed to `reset`.
+        clock: is told what took how long.
     """
-    observations, infos = envs.reset(seed=seed, options=options)
-    encoded = encode(network, observations)
-    tasks = getattr(envs.unwrapped, "current_prompts", [None] * len(encoded))
-    transcripts = [
-        Transcript(prompt, ids, _row(infos, i), task)
-        for i, (prompt, ids, task) in enumerate(zip(observations, encoded, tasks, strict=True))
-    ]
+    episodes = Episodes(envs, network, config, clock or Clock())
+    episodes.begin(episodes.reset(seed, options))
     tau = config.temperature if temperature is None else temperature
-    while True:
-        _end_too_long(transcripts, config.max_length)
-        live = [i for i, transcript in enumerate(transcripts) if transcript.is_live]
-        if not live:
-            return Rollout(transcripts)
-        generations = engine.generate(
-            [transcripts[i].ids for i in live],
-            max_new_tokens=[_budget(transcripts[i], config) for i in live],
-            temperature=tau,
-            generator=generator,
-        )
-        actions: list[str] = [""] * len(transcripts)
-        for i, generation in zip(live, generations, strict=True):
-            actions[i] = _act(transcripts[i], generation, network)
-        step = envs.step(actions)
-        _observe(transcripts, live, step, network)
-        _restart_ended(envs, step[2] | step[3])
+    while (actions := episodes.sample(engine, tau, generator)) is not None:
+        episodes.observe(episodes.step(actions))
+    drop_stale(episodes.transcripts, engine.policy_version)
+    return Rollout(episodes.transcripts)
+
+
+def drop_stale(transcripts: Sequence[Transcript], policy_version: int) -> None:
+    """Fail the episodes that another policy has sampled than the one that is to learn from them."""
+    for transcript in transcripts:
+        if transcript.policy_version not in (None, policy_version) and not transcript.failure:
+            transcript.failure = "stale_policy"
+
+
+def _reset(
+    envs: VectorEnv[Any, Any, Any], seed: int | list[int], options: dict[str, Any] | None
+) -> tuple[Sequence[str], dict[str, Any]]:
+    """Reset the rows that are to play and return their observations.
+
+    The other rows stay as they ended, where the environment lets them.
+    """
+    seeds: Any = seed  # Gymnasium's type is narrower than what its environments take
+    num_played = envs.num_envs if isinstance(seed, int) else len(seed)
+    if num_played < envs.num_envs:
+        seeds = [*seeds, *[None] * (envs.num_envs - num_played)]
+        if not isinstance(envs.unwrapped, SyncVectorEnv):  # of which an ended row cannot idle
+            options = {**(options or {}), "reset_mask": np.arange(envs.num_envs) < num_played}
+    observations, infos = envs.reset(seed=seeds, options=options)
+    return observations[:num_played], infos
 
 
 def encode(network: PolicyValueNetwork, texts: Sequence[str]) -> list[list[int]]:
@@ -278,6 +442,11 @@ def _budget(transcript: Transcript, config: RolloutConfig) -> int:
 
 
 def _act(transcript: Transcript, generation: Generation, network: PolicyValueNetwork) -> Completion:
+    """Write a completion into its episode; one that the engine could not give ends the episode."""
+    if generation.failure is not None:
+        transcript.failure, _, reason = generation.failure.partition(": ")
+        transcript.info["reason"] = reason
+        return Completion("", finish_reason="abort")
     text = completion_text(network, generation)
     transcript.add_generation(generation)
     transcript.completions.append(text)
@@ -287,13 +456,15 @@ def _act(transcript: Transcript, generation: Generation, network: PolicyValueNet
 def _observe(
     transcripts: Sequence[Transcript],
     live: Sequence[int],
-    step: tuple[Any, Any, Any, Any, dict[str, Any]],
+    step: Step,
     network: PolicyValueNetwork,
 ) -> None:
     observations, rewards, terminated, truncated, infos = step
     going_on = []
     for i in live:
         transcript = transcripts[i]
+        if transcript.failure is not None:
+            continue
         transcript.info |= _row(infos, i)
         transcript.terminated = bool(terminated[i])
         transcript.truncated = bool(truncated[i]) and not transcript.terminated

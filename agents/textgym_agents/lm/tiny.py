@@ -6,6 +6,8 @@ saved, loaded, sampled and trained as an ordinary Hugging Face model.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
@@ -39,13 +41,27 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def tiny_model(tokenizer: PreTrainedTokenizerFast, *, seed: int) -> Qwen2ForCausalLM:
-    """Return a Qwen2 of about 0.4 million parameters, its weights drawn from `seed`."""
+class Shape(NamedTuple):
+    """The sizes of an embedded model."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+
+
+BUILT_IN = {"tiny": Shape(96, 384, 3), "small": Shape(128, 512, 4)}
+"""By name; `small` has attention heads of 32 numbers, the fewest that vLLM computes on a CPU."""
+
+
+def tiny_model(
+    tokenizer: PreTrainedTokenizerFast, *, seed: int, shape: Shape = BUILT_IN["tiny"]
+) -> Qwen2ForCausalLM:
+    """Return a Qwen2 of about 0.4 million parameters (`small`: 0.9), its weights from `seed`."""
     config = Qwen2Config(
         vocab_size=len(tokenizer),
-        hidden_size=96,
-        intermediate_size=384,
-        num_hidden_layers=3,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.num_layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=4096,

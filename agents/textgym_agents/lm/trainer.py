@@ -10,87 +10,36 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
 from textgym.config import dump_config
-from textgym.errors import ConfigError, did_you_mean
-from textgym.seeding import Purpose, derive_seed
-from textgym_agents.core.guard import NotFiniteError
+from textgym.errors import ConfigError
+from textgym_agents.core.correction import Bypass
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.alarms import Alarms
-from textgym_agents.lm.bad_batch import batch_records, spoilt_parameters
-from textgym_agents.lm.checkpoint import (
-    BestCheckpoint,
-    TrainState,
-    checkpoint_bytes,
-    load_checkpoint,
-    save_checkpoint,
-)
+from textgym_agents.lm.bad_batch import kept_if_not_finite
+from textgym_agents.lm.checkpoint import checkpoint_bytes, load_checkpoint, save_checkpoint
+from textgym_agents.lm.clock import Clock
 from textgym_agents.lm.cold_start import ColdStart, make_demonstrator
-from textgym_agents.lm.config import FullMode, TrainConfig
+from textgym_agents.lm.collection import Collector, group_metrics, rows_per_part
+from textgym_agents.lm.config import TrainConfig
 from textgym_agents.lm.evaluation import evaluate, make_held_out
 from textgym_agents.lm.network import PolicyValueNetwork
-from textgym_agents.lm.policy_files import POLICY_FOLDER
-from textgym_agents.lm.rollout import Rollout, collect, make_envs
-from textgym_agents.processes import ONE, PeerError, Processes
-from textgym_agents.run.directory import RunDirectory, write_records
+from textgym_agents.lm.recorder import Recorder
+from textgym_agents.lm.rollout import make_envs
+from textgym_agents.processes import PeerError, Processes
+from textgym_agents.run.directory import RunDirectory
 from textgym_agents.run.disk import check_room, disk_errors
 from textgym_agents.run.environment import describe_environment
-from textgym_agents.run.interrupt import Interrupt
-from textgym_agents.run.metrics import MetricsLog, SilentLog, rows_of
+from textgym_agents.run.interrupt import MESSAGE, Interrupt
 from textgym_agents.run.plots import plot_run
 from textgym_agents.run.progress import Progress, SilentProgress
 from textgym_agents.run.trackers import check_trackers
 
 COLD_START_LOG_EVERY = 50
-MAX_ONE_THREAD_PARAMETERS = 20_000_000
-
-
-def build_agent(
-    config: TrainConfig, *, checkpoint: Path | None = None, processes: Processes = ONE
-) -> PPOAgent:
-    """Build the agent of a configuration, or of a checkpoint of its run.
-
-    With a cold start the whole model learns first, and an adapter is added afterwards. Every
-    process builds the same.
-    """
-    policy, device = config.policy, find_device(config.device)
-    if checkpoint is not None:
-        network = PolicyValueNetwork.load(checkpoint / POLICY_FOLDER)
-    else:
-        if config.cold_start is not None:
-            policy = policy.model_copy(update={"mode": FullMode()})
-        seed = derive_seed(config.seed, Purpose.MODEL)
-        network = PolicyValueNetwork.from_config(policy, seed=seed)
-    set_threads(config.threads, network)
-    return PPOAgent(network.to(device), config, processes=processes)
-
-
-def find_device(device: str) -> str:
-    """Return `cpu` or `cuda`.
-
-    Raises:
-        ConfigError: a GPU was asked for, and there is none.
-    """
-    has_gpu = torch.cuda.is_available()
-    if device == "cuda" and not has_gpu:
-        raise ConfigError(
-            "device is 'cuda', but torch finds no GPU that it can use; take 'auto' or 'cpu'. "
-            "`textgym doctor` says what this machine has"
-        )
-    return ("cuda" if has_gpu else "cpu") if device == "auto" else device
-
-
-def set_threads(threads: int | None, network: PolicyValueNetwork) -> None:
-    """Set torch's threads: on a small model a second thread costs more than it brings."""
-    if threads is None and sum(p.numel() for p in network.parameters()) < MAX_ONE_THREAD_PARAMETERS:
-        threads = 1
-    if threads is not None:
-        torch.set_num_threads(threads)
 
 
 def learn(
@@ -132,23 +81,6 @@ def _prepare(run: RunDirectory, config: TrainConfig) -> None:
     run.write_text("environment.json", json.dumps(describe_environment(), indent=2))
 
 
-def episodes_per_part(config: TrainConfig, num_processes: int) -> int:
-    """Return how many episodes are collected at a time; a process collects whole parts.
-
-    Raises:
-        ConfigError: they do not divide the rollout.
-    """
-    rollout = config.rollout
-    per_part = min(rollout.num_envs, rollout.num_episodes // num_processes)
-    if per_part == 0 or rollout.num_episodes % per_part:
-        raise ConfigError(
-            f"rollout.num_episodes ({rollout.num_episodes}) cannot be divided among "
-            f"{num_processes} processes with at most {rollout.num_envs} episodes at a time; make "
-            "it a multiple of the number of processes"
-        )
-    return per_part
-
-
 def check_equal(network: PolicyValueNetwork, processes: Processes) -> None:
     """See that all processes have the same weights.
 
@@ -176,25 +108,49 @@ class Trainer:
         self.progress = progress
         self.processes = agent.processes
         self._open = ExitStack()
-        self.envs = make_envs(self.config.env, episodes_per_part(self.config, self.processes.size))
-        self._open.callback(self.envs.close)
+        self._open.callback(agent.engine.close)
+        self.clock = Clock()
+        self.collector = self._make_collector()
         self.held_out = make_held_out(agent)
         self._open.callback(self.held_out.envs.close)
-        self.alarms = Alarms()
-        self.best: BestCheckpoint | None = None
-        self.log: MetricsLog | SilentLog = SilentLog()
+        alarms = Alarms(expects_ratio_1=not isinstance(agent.correction, Bypass))
+        self.recorder = Recorder(run, self.config, self.processes, progress, alarms)
+        self._open.callback(self.recorder.close)
         self.num_iterations = self._count_iterations()
+        agent.plan(self.num_iterations * self.config.rollout.num_episodes)
+
+    def _make_collector(self) -> Collector:
+        rollout, processes = self.config.rollout, self.processes
+        num_rows = rows_per_part(rollout, processes.size)
+        num_parts = -(-rollout.num_episodes // (num_rows * processes.size))
+        env_sets = []
+        for _ in range(min(rollout.parts_in_flight, num_parts)):
+            envs = make_envs(self.config.env, num_rows)
+            self._open.callback(envs.close)
+            env_sets.append(envs)
+        return Collector(
+            env_sets,
+            self.agent.engine,
+            self.agent.network,
+            rollout,
+            seed=self.config.seed,
+            clock=self.clock,
+            processes=processes,
+        )
 
     def _count_iterations(self) -> int:
         if self.config.iterations is not None:
             return self.config.iterations
-        num_prompts: int | None = getattr(self.envs.unwrapped, "num_prompts", None)
+        envs = self.collector.envs[0]
+        num_prompts: int | None = getattr(envs.unwrapped, "num_prompts", None)
         if num_prompts is None:
             raise ConfigError(
                 f"iterations: {self.config.env.id} does not say how many prompts it has, so the "
                 "length of the run cannot be counted in epochs; set iterations"
             )
-        return math.ceil(self.config.epochs * num_prompts / self.config.rollout.num_episodes)
+        rollout = self.config.rollout
+        num_samples = num_prompts * rollout.samples_per_prompt
+        return math.ceil(self.config.epochs * num_samples / rollout.num_episodes)
 
     def close(self) -> None:
         """Release the environments and the log."""
@@ -202,7 +158,7 @@ class Trainer:
 
     def train(self, resume_from: Path | None) -> None:
         """Do everything that is left of the run."""
-        with Interrupt(is_silent=not self.processes.is_main) as interrupt:
+        with Interrupt(MESSAGE if self.processes.is_main else None) as interrupt:
             done = self._start(resume_from, interrupt)
             self.progress.start_phase("PPO", self.num_iterations, done)
             self._end_if(self.processes.any(interrupt.requested))
@@ -229,9 +185,9 @@ class Trainer:
         check_equal(self.agent.network, self.processes)
 
         def save() -> None:
-            save_checkpoint(self.agent, self.run, done, self.best)
+            save_checkpoint(self.agent, self.run, done, self.recorder.best)
             if done < self.num_iterations:
-                check_room(self.run, checkpoint_bytes(self.agent))
+                check_room(self.run, checkpoint_bytes(self.agent.network))
 
         self.processes.from_main(save)
 
@@ -240,45 +196,28 @@ class Trainer:
         if resume_from is not None:
             with self.processes.together():
                 state = load_checkpoint(self.agent, self.run, resume_from)
-            self.best = state.best
-            self._start_log(state)
-            for row in rows_of(self.run.read_metrics(), "ppo"):  # what was said is not said again
-                self.alarms.check({k: v for k, v in row.items() if isinstance(v, float)})
+            self.agent.engine.sync(state.iteration)
+            self.recorder.start(state)
             return state.iteration
-        self._start_log()
+        self.recorder.start()
         if self.config.cold_start is not None:
             self._cold_start(interrupt)
         self.agent.start_reference()
+        self.agent.engine.sync(0)
         num_prompts = sum(self.processes.gather(self.held_out.envs.num_envs))
         self.progress.note(f"answering {num_prompts} held-out prompts before PPO")
         self._evaluate(0)
         self._save(0)
         return 0
 
-    def _start_log(self, state: TrainState | None = None) -> None:
-        """Cut off what a run that goes on from a checkpoint has measured after it."""
-
-        def start() -> None:
-            self.run.truncate_metrics(state.metrics_size if state else 0)
-            if state is not None:
-                self.run.set_aside_after(self.run.checkpoint_path(state.iteration))
-            self.log = MetricsLog(
-                self.run,
-                first_step=state.iteration + 1 if state else 0,
-                report_to=self.config.report_to,
-                config=self.config,
-            )
-            self._open.callback(self.log.close)
-
-        self.processes.from_main(start)
-
     def _cold_start(self, interrupt: Interrupt) -> None:
         config = self.config.cold_start
         assert config is not None
+        pool = getattr(self.collector.envs[0].unwrapped, "pool", None)
         cold_start = ColdStart(
             self.agent.network,
             config,
-            make_demonstrator(config, getattr(self.envs.unwrapped, "pool", None)),
+            make_demonstrator(config, pool),
             seed=self.config.seed,
             max_length=self.config.rollout.max_length,
             processes=self.processes,
@@ -286,22 +225,23 @@ class Trainer:
         self.progress.start_phase("cold start", config.steps)
         for step in range(config.steps):
             started = time.perf_counter()
-            with self._finite(f"cold-start-{step + 1:07d}"):
+            with kept_if_not_finite(self.agent, self.run, f"cold-start-{step + 1:07d}"):
                 metrics = cold_start.step(step)
             seconds = time.perf_counter() - started
             self.progress.advance(metrics, metrics["cold_start/num_tokens"] / seconds)
             if (step + 1) % COLD_START_LOG_EVERY == 0 or step + 1 == config.steps:
-                self.log.write("cold_start", step + 1, metrics)
+                self.recorder.cold_start(step + 1, metrics)
             if self.processes.any(interrupt.requested):
                 raise KeyboardInterrupt
         self.agent.end_cold_start()
 
     def _iterate(self, iteration: int) -> None:
         started = time.perf_counter()
-        rollout = self._collect(iteration)
+        self.clock.take()
+        rollout = self.collector.collect(iteration)
         collected = time.perf_counter()
-        metrics = rollout.metrics()
-        with self._finite(f"iteration-{iteration + 1:07d}"):
+        metrics = rollout.metrics() | group_metrics(rollout)
+        with kept_if_not_finite(self.agent, self.run, f"iteration-{iteration + 1:07d}"):
             metrics |= self.agent.update(
                 rollout, iteration=iteration, progress=iteration / self.num_iterations
             )
@@ -310,90 +250,23 @@ class Trainer:
         times = {
             "time/rollout_seconds": collected - started,
             "time/update_seconds": updated - collected,
+            "time/rollout_tokens_per_second": num_tokens / (collected - started),
+            "time/update_tokens_per_second": num_tokens / (updated - collected),
             "time/tokens_per_second": num_tokens / (updated - started),
+            **self._phase_times(updated - started),
         }
-        self.log.write("ppo", iteration + 1, {**metrics, **times})
-        self._keep_rollouts(f"iteration-{iteration + 1:07d}", rollout)
-        self.progress.advance(metrics, times["time/tokens_per_second"])
-        for alarm in self.alarms.check(metrics):
-            self.progress.note(f"warning: iteration {iteration + 1}: {alarm}")
-            self.log.alarm(iteration + 1, alarm)
+        self.recorder.iteration(iteration + 1, {**metrics, **times}, rollout)
 
-    def _collect(self, iteration: int) -> Rollout:
-        """Return the whole rollout, of whose parts each process has collected a share.
-
-        A part draws from streams of its own: which process collects it makes no difference.
-        """
-        processes = self.processes
-        num_parts = self.config.rollout.num_episodes // self.envs.num_envs
-        with processes.together():
-            own = [
-                self._collect_part(iteration, part)
-                for part in range(processes.rank, num_parts, processes.size)
-            ]
-        shares = processes.gather(own)
-        parts = [shares[i % processes.size][i // processes.size] for i in range(num_parts)]
-        return Rollout([t for part in parts for t in part.transcripts])
-
-    def _collect_part(self, iteration: int, part: int) -> Rollout:
-        seed, device = self.config.seed, self.agent.network.device
-        sampling = derive_seed(seed, Purpose.SAMPLING, iteration, part)
-        return collect(
-            self.envs,
-            self.agent.engine,
-            self.agent.network,
-            self.config.rollout,
-            seed=derive_seed(seed, Purpose.ROLLOUT_ENV, iteration, part),
-            generator=torch.Generator(device).manual_seed(sampling),
-        )
+    def _phase_times(self, seconds: float) -> dict[str, float]:
+        """Return the seconds of each phase of an iteration, and how long the engine had nothing."""
+        phases = self.clock.take()
+        generation = phases.get("generation", 0.0)
+        return {
+            "time/generation_seconds": generation,
+            "time/environment_seconds": phases.get("environment", 0.0),
+            "time/engine_idle_share": 1 - generation / seconds,
+        }
 
     def _evaluate(self, iteration: int) -> bool:
         """Answer the held-out prompts and return whether the policy is the best so far."""
-        result = evaluate(self.agent, self.held_out)
-        metrics = result.metrics()
-        self.log.write("evaluation", iteration, metrics)
-        self._keep_rollouts(f"evaluation-{iteration:07d}", result.greedy)
-        name = self.config.best_metric
-        if name not in metrics:
-            raise ConfigError(
-                f"best_metric: there is no metric '{name}'.{did_you_mean(name, metrics)} An "
-                f"evaluation has: {', '.join(metrics)}"
-            )
-        is_best = metrics[name] > (self.best.value if self.best else -math.inf)
-        if is_best:
-            self.best = BestCheckpoint(iteration=iteration, value=metrics[name])
-        return is_best
-
-    @contextmanager
-    def _finite(self, name: str) -> Iterator[None]:
-        """End the run where its losses or weights are not finite, and leave the batch to be read.
-
-        Raises:
-            NotFiniteError: they are not.
-        """
-        network = self.agent.network
-        advice = "a lower learning rate, or float32 as policy.precision, may help"
-        try:
-            yield
-        except NotFiniteError as error:
-            path = self.run.path / f"not-finite-{name}.jsonl"
-            limit = self.config.ppo.micro_batch_tokens
-            if self.processes.is_main:
-                write_records(path, batch_records(network, error.batch, limit))
-            raise NotFiniteError(
-                f"{name}: {error}. The batch is in {path}, token by token: look there for what is "
-                f"not finite; {advice}",
-                error.batch,
-            ) from error
-        if spoilt := spoilt_parameters(network):
-            raise NotFiniteError(
-                f"{name}: the update was finite and left weights that are not, in "
-                f"{', '.join(spoilt[:3])}; {advice}",
-                None,
-            )
-
-    def _keep_rollouts(self, name: str, rollout: Rollout) -> None:
-        kept = rollout.transcripts[: self.config.log_rollouts]
-        kept += [t for t in rollout.transcripts[len(kept) :] if t.failure is not None]
-        if kept and self.processes.is_main:
-            self.run.write_rollouts(name, [t.record() for t in kept])
+        return self.recorder.evaluation(iteration, evaluate(self.agent, self.held_out))

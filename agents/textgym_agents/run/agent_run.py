@@ -18,7 +18,7 @@ from textgym.config import dump_config
 from textgym.errors import ConfigError
 from textgym.seeding import Purpose, derive_seed
 from textgym.validation import explain
-from textgym_agents.agent import Agent, AgentConfig, evaluate
+from textgym_agents.agent import Agent, AgentConfig, Part, evaluate
 from textgym_agents.agent_files import agent_class, load_agent
 from textgym_agents.env_source import spec_of
 from textgym_agents.run.directory import STATE_FILE, RunDirectory
@@ -31,6 +31,7 @@ from textgym_agents.run.progress import Progress, SilentProgress
 from textgym_agents.run.trackers import TrackerName, check_trackers
 
 AGENT_FOLDER = "agent"
+NUM_EPISODES = "rollout/num_episodes"
 
 
 class AgentRunConfig(AgentConfig):
@@ -51,7 +52,7 @@ class AgentRunConfig(AgentConfig):
     seed: NonNegativeInt = 0
     """The one seed of the run."""
     evaluations: PositiveInt = 10
-    """Evaluations, evenly over the budget; the last one is at its end."""
+    """Evaluations, evenly over the budget; the last one is at its end. Each is a checkpoint too."""
     evaluation_episodes: PositiveInt = 20
     """Episodes of each evaluation."""
     keep_checkpoints: PositiveInt = 1
@@ -60,8 +61,25 @@ class AgentRunConfig(AgentConfig):
     """Trackers besides TensorBoard: wandb, mlflow, trackio."""
 
 
+class RunState(AgentConfig):
+    """What a checkpoint knows besides the agent."""
+
+    num_steps: NonNegativeInt
+    """Environment steps of the run."""
+    num_episodes: NonNegativeInt
+    """Episodes that ended in them."""
+    is_finished: bool
+    """Whether nothing is left to do."""
+    metrics_size: NonNegativeInt
+    """Bytes of metrics.jsonl."""
+
+
 class AgentRun:
     """A run in progress; its method `report` is the callback of `learn`.
+
+    The evaluations divide the budget into segments. Each is one call of the agent's `learn` with a
+    seed of its own, ends with an evaluation and a checkpoint, and is a function of the checkpoint
+    before it: a run that was killed goes on exactly as it would have.
 
     Args:
         config: what to do.
@@ -77,27 +95,29 @@ class AgentRun:
         self.env = spec_of(config.env, **config.env_kwargs)
         self.evaluation_env = spec_of(self.env, **config.evaluation_kwargs)
         self.agent: Agent = make_agent(config.agent, config.settings)
-        self._done = self._reported = 0
+        self._done = self._num_episodes = 0
         self._evaluated = -1
-        self._interrupt = Interrupt()
+        self._is_finished = False
+        self._interrupt = Interrupt("stopping; what came after the last evaluation is redone")
 
     def learn(self, *, resume: bool = False) -> Agent:
         """Spend what is left of the budget and return the agent.
 
         Args:
-            resume: go on from the last checkpoint. Its environments begin new episodes, so what
-                follows is not what would have followed without the break.
+            resume: go on from the last checkpoint, or from the start where there is none yet. The
+                metrics and the agent become those of a run without the break, but for `time/`.
 
         Raises:
-            KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
+            KeyboardInterrupt: after Ctrl-C; the last checkpoint stands.
         """
-        if resume:
-            self._resume()
-        else:
+        checkpoint = self.run.latest_checkpoint() if resume else None
+        if checkpoint is None:
             self.run.truncate_metrics(0)
+        else:
+            self._restore(checkpoint)
         self._log = MetricsLog(
             self.run,
-            first_step=self._done + 1 if self._done else 0,
+            first_step=self._done + 1 if resume else 0,
             report_to=self.config.report_to,
             config=self.config,
         )
@@ -112,34 +132,50 @@ class AgentRun:
     def _learn(self) -> None:
         total = self.config.total_steps
         self.progress.start_phase(self.config.agent, total, self._done, unit="steps")
-        self._offset = self._reported = self._done
+        while not self._is_finished:
+            before = self._done
+            self._learn_segment()
+            self._is_finished = self._done >= total or self._done == before
+            if self._done > self._evaluated:
+                self._evaluate()
+                self._save()
+            if self._interrupt.requested:
+                raise KeyboardInterrupt
+
+    def _learn_segment(self) -> None:
+        """Learn up to the next evaluation; rollouts may go on a little further."""
+        config, total = self.config, self.config.total_steps
+        index = self._done * config.evaluations // total
+        end = -(-(index + 1) * total // config.evaluations)
+        self._before = self._reported = self._done
         self._reported_at = time.perf_counter()
-        if self._done < total:
-            self.agent.learn(
-                self.env,
-                total_steps=total - self._done,
-                seed=self.config.seed,
-                on_metrics=self.report,
-            )
-        if self._evaluated != self._done:
-            self._evaluate()
+        self._episodes_before = self._num_episodes
+        self.agent.learn(
+            self.env,
+            total_steps=end - self._done,
+            seed=derive_seed(config.seed, Purpose.SEGMENT, index),
+            on_metrics=self.report,
+            part=Part(before=self._done, after=total - end),
+        )
 
     def report(self, num_steps: int, metrics: Mapping[str, float]) -> None:
-        """Write metrics; evaluate and save when it is time, or when Ctrl-C was pressed."""
-        self._done = self._offset + num_steps
+        """Write metrics that tell of the segment; stop when Ctrl-C was pressed.
+
+        `rollout/num_episodes` counts those of the segment, and is written for the whole run.
+        """
+        if self._interrupt.requested:
+            raise KeyboardInterrupt
+        self._done = self._before + num_steps
+        if NUM_EPISODES in metrics:
+            self._num_episodes = self._episodes_before + int(metrics[NUM_EPISODES])
+            metrics = {**metrics, NUM_EPISODES: float(self._num_episodes)}
         self._log.write("train", self._done, metrics)
         now, advanced = time.perf_counter(), self._done - self._reported
         self.progress.advance(metrics, advanced / (now - self._reported_at), num_steps=advanced)
         self._reported, self._reported_at = self._done, now
-        if self._done - self._evaluated >= self.config.total_steps / self.config.evaluations:
-            self._evaluate()
-        elif self._interrupt.requested:
-            self._save()
-        if self._interrupt.requested:
-            raise KeyboardInterrupt
 
     def _evaluate(self) -> None:
-        """Play held-out episodes, write what came of them, and save the agent."""
+        """Play held-out episodes and write what came of them."""
         started = time.perf_counter()
         result = evaluate(
             self.agent,
@@ -150,27 +186,31 @@ class AgentRun:
         seconds = {"time/evaluation_seconds": time.perf_counter() - started}
         self._log.write("evaluation", self._done, {**result.metrics(), **seconds})
         self._evaluated = self._done
-        self._save()
 
     def _save(self) -> None:
         with self.run.new_checkpoint(self._done, keep=self.config.keep_checkpoints) as folder:
             self.agent.save(folder / AGENT_FOLDER)
-            state = {
-                "num_steps": self._done,
-                "evaluated": self._evaluated,
-                "metrics_size": self.run.metrics_size(),
-            }
-            (folder / STATE_FILE).write_text(json.dumps(state))
+            state = RunState(
+                num_steps=self._done,
+                num_episodes=self._num_episodes,
+                is_finished=self._is_finished,
+                metrics_size=self.run.metrics_size(),
+            )
+            (folder / STATE_FILE).write_text(state.model_dump_json())
 
-    def _resume(self) -> None:
-        checkpoint = self.run.latest_checkpoint()
-        if checkpoint is None:
-            raise ConfigError(f"{self.run.path} has no checkpoint to go on from")
+    def _restore(self, checkpoint: Path) -> None:
+        try:
+            state = RunState.model_validate_json((checkpoint / STATE_FILE).read_bytes())
+        except ValidationError:
+            raise ConfigError(
+                f"{checkpoint} is not a checkpoint that this version can go on from; start a new "
+                "run"
+            ) from None
         self.run.set_aside_after(checkpoint)
-        state = json.loads((checkpoint / STATE_FILE).read_text())
         self.agent = load_agent(checkpoint / AGENT_FOLDER)
-        self._done, self._evaluated = state["num_steps"], state["evaluated"]
-        self.run.truncate_metrics(state["metrics_size"])
+        self._done = self._evaluated = state.num_steps
+        self._num_episodes, self._is_finished = state.num_episodes, state.is_finished
+        self.run.truncate_metrics(state.metrics_size)
 
 
 def make_agent(name: str, settings: Mapping[str, Any]) -> Agent:
@@ -196,7 +236,10 @@ def train_agent(
     progress: Progress | None = None,
     resume: bool = False,
 ) -> Agent:
-    """Run `config` in a run directory and return the agent; see `AgentRun.learn`."""
+    """Run `config` in a run directory and return the agent; see `AgentRun.learn`.
+
+    A run that is refused before its first step does not keep the folder from another one.
+    """
     check_trackers(config.report_to)
     run = RunDirectory(run_path)
     agent_run = AgentRun(config, run, progress)
@@ -204,7 +247,12 @@ def train_agent(
         run.prepare()
         run.write_text("config.yaml", dump_config(config))
         run.write_text("environment.json", json.dumps(describe_environment(), indent=2))
-        return agent_run.learn(resume=resume)
+        try:
+            return agent_run.learn(resume=resume)
+        except ConfigError:
+            if not resume and not run.metrics_size():
+                run.remove("config.yaml")
+            raise
 
 
 def load_trained(run_path: Path) -> Agent:
@@ -215,5 +263,5 @@ def load_trained(run_path: Path) -> Agent:
     """
     checkpoint = RunDirectory.open(run_path).latest_checkpoint()
     if checkpoint is None:
-        raise ConfigError(f"{run_path} has no checkpoint yet")
+        raise ConfigError(f"{run_path} has no checkpoint yet; continue it with --resume {run_path}")
     return load_agent(checkpoint / AGENT_FOLDER)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from textgym.config import read_yaml
 from textgym.errors import ConfigError
 from textgym_agents.run.manifest import FILE as MANIFEST
 from textgym_agents.run.manifest import find_damage, write_manifest
@@ -80,6 +81,24 @@ class RunDirectory:
             ) from None
 
     @property
+    def kind(self) -> str:
+        """The command that made the run: `train`, `sft` or `dpo`."""
+        path = self.path / "config.yaml"
+        return str(read_yaml(path).get("kind", "train")) if path.exists() else "train"
+
+    def check_kind(self, kind: str) -> None:
+        """See that a command can continue the run.
+
+        Raises:
+            ConfigError: it was made by another one.
+        """
+        if self.kind != kind:
+            raise ConfigError(
+                f"{self.path} is a run of `textgym {self.kind}`; continue it with: textgym "
+                f"{self.kind} --resume {self.path}"
+            )
+
+    @property
     def metrics_path(self) -> Path:
         """One JSON object per line."""
         return self.path / "metrics.jsonl"
@@ -92,6 +111,10 @@ class RunDirectory:
     def write_text(self, name: str, text: str) -> None:
         """Write a whole file atomically."""
         write_atomically(self.path / name, text)
+
+    def remove(self, name: str) -> None:
+        """Delete a file."""
+        (self.path / name).unlink()
 
     def write_rollouts(self, name: str, records: Sequence[Mapping[str, Any]]) -> None:
         """Write the sampled episodes of one iteration or evaluation."""

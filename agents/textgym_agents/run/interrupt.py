@@ -9,7 +9,7 @@ from types import FrameType, TracebackType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STDERR = 2
-MESSAGE = b"\nstopping after this step and saving it; once more stops at once\n"
+MESSAGE = "stopping after this step and saving it"
 
 
 class Interrupt:
@@ -18,12 +18,12 @@ class Interrupt:
     Outside the main thread, where Python allows no handlers, it does nothing.
 
     Args:
-        is_silent: whether the first signal is not answered; of several processes one speaks.
+        message: what the first one is answered with; None leaves that to another process.
     """
 
-    def __init__(self, *, is_silent: bool = False) -> None:
+    def __init__(self, message: str | None = MESSAGE) -> None:
         self.requested = False
-        self._is_silent = is_silent
+        self._answer = f"\n{message}; once more stops at once\n".encode() if message else b""
         self._previous: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Interrupt:
@@ -46,5 +46,5 @@ class Interrupt:
             raise KeyboardInterrupt
         self.requested = True
         # Not `print`: the handler may have interrupted one, whose buffer is not reentrant.
-        if not self._is_silent:
-            os.write(STDERR, MESSAGE)
+        if self._answer:
+            os.write(STDERR, self._answer)

@@ -18,6 +18,11 @@ PANELS: tuple[tuple[str, Series], ...] = (
 )
 SUCCESS: Series = (("evaluation/greedy", "greedy"), ("evaluation/sampled", "sampled"))
 REWARD: Series = (("evaluation/greedy_reward", "greedy"), ("evaluation/sampled_reward", "sampled"))
+EXACT: Series = (
+    ("evaluation/exact_greedy", "greedy"),
+    ("evaluation/exact_sampled", "sampled"),
+    ("evaluation/optimum", "optimum"),
+)
 
 
 AGENT_PANELS: tuple[tuple[str, Series], ...] = (
@@ -54,13 +59,19 @@ def plot_run(run: RunDirectory) -> None:
     updates, evaluations = rows_of(rows, "ppo"), rows_of(rows, "evaluation")
     if not updates and not evaluations:
         return
-    knows_success = any(row.get(key) is not None for key, _ in SUCCESS for row in evaluations)
-    title, series = ("success", SUCCESS) if knows_success else ("reward", REWARD)
+    choices = (("exact return", EXACT), ("held-out success", SUCCESS), ("held-out reward", REWARD))
+    title, series = next(
+        (choice for choice in choices if _is_known(choice[1], evaluations)), choices[-1]
+    )
     figure, axes = _figure()
-    _draw(axes[0], f"held-out {title}", series, evaluations, marker="o")
+    _draw(axes[0], title, series, evaluations, marker="o")
     for panel, (title, series) in zip(axes[1:], PANELS, strict=True):
         _draw(panel, title, series, updates, marker="")
     _save(figure, run)
+
+
+def _is_known(series: Series, rows: list[dict[str, Any]]) -> bool:
+    return any(row.get(key) is not None for key, _ in series for row in rows)
 
 
 def plot_agent_run(run: RunDirectory) -> None:

@@ -9,12 +9,15 @@ bootstraps.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import gymnasium
+import numpy as np
 from pydantic import Field, PositiveInt
 
-from textgym_agents.agent import AgentConfig, OnMetrics, check_count
+from textgym.errors import ConfigError
+from textgym_agents.agent import WHOLE, AgentConfig, OnMetrics, Part, check_count
 from textgym_agents.env_source import EnvSource, opened
 from textgym_agents.episode_statistics import EpisodeStatistics
 from textgym_agents.tabular.schedules import AnySchedule, Schedule
@@ -41,6 +44,7 @@ class MonteCarloConfig(AgentConfig):
 
 Step = tuple[Hashable, list[float], int, float]
 """Key and row of the state, action, reward."""
+COUNTS_FILE = "counts.npy"
 
 
 class MonteCarloAgent(TableAgent[MonteCarloConfig]):
@@ -51,7 +55,8 @@ class MonteCarloAgent(TableAgent[MonteCarloConfig]):
 
     def __init__(self, config: MonteCarloConfig | None = None) -> None:
         super().__init__(config)
-        self._counts: dict[tuple[Hashable, int], int] = {}
+        self.counts: dict[Hashable, list[int]] = {}
+        """How many returns each value of a row is the mean of."""
 
     def learn(
         self,
@@ -60,16 +65,13 @@ class MonteCarloAgent(TableAgent[MonteCarloConfig]):
         total_steps: int,
         seed: int = 0,
         on_metrics: OnMetrics | None = None,
+        part: Part = WHOLE,
     ) -> None:
-        """Learn for a number of steps; the last episode is cut where they end.
-
-        The means start over with each call, from the values that the table has.
-        """
+        """Learn for a number of steps; the last episode is cut where they end."""
         check_count("total_steps", total_steps)
         with opened(env) as game:
             self.open_table(game, seed)
-            self._counts = {}
-            self._loop(game, total_steps, seed, on_metrics)
+            self._loop(game, total_steps, seed, on_metrics, part)
 
     def _loop(
         self,
@@ -77,12 +79,14 @@ class MonteCarloAgent(TableAgent[MonteCarloConfig]):
         total_steps: int,
         seed: int,
         on_metrics: OnMetrics | None,
+        part: Part,
     ) -> None:
         statistics, done, next_report = EpisodeStatistics(), 0, 0
+        before, whole = part.before, part.whole(total_steps)
         first_seed: int | None = seed
         while done < total_steps:
-            epsilon = self.config.epsilon.at(done / total_steps)
-            limit = min(self.config.max_episode_steps, total_steps - done)
+            epsilon = self.config.epsilon.at((before + done) / whole)
+            limit = min(self.config.max_episode_steps, whole - before - done)
             observation, _ = env.reset(seed=first_seed)
             episode, rest, info = self._play(env, observation, epsilon, limit)
             first_seed = None
@@ -93,7 +97,7 @@ class MonteCarloAgent(TableAgent[MonteCarloConfig]):
                 own = {"monte_carlo/epsilon": epsilon}
                 own["monte_carlo/num_states"] = float(len(self.rows))
                 on_metrics(done, statistics.take() | own)
-                next_report = done + max(1, total_steps // 50)
+                next_report = done + max(1, whole // 50)
 
     def _play(
         self, env: gymnasium.Env[Any, Any], observation: Any, epsilon: float, limit: int
@@ -122,8 +126,29 @@ class MonteCarloAgent(TableAgent[MonteCarloConfig]):
         for index in range(len(episode) - 1, -1, -1):
             key, row, action, reward = episode[index]
             target = reward + config.gamma * target
-            pair = key, action
-            if config.visit == "first" and firsts[pair] != index:
+            if config.visit == "first" and firsts[key, action] != index:
                 continue
-            count = self._counts[pair] = self._counts.get(pair, 0) + 1
-            row[action] += (config.learning_rate or 1 / count) * (target - row[action])
+            counts = self._counts_of(key)
+            counts[action] += 1
+            row[action] += (config.learning_rate or 1 / counts[action]) * (target - row[action])
+
+    def _counts_of(self, key: Hashable) -> list[int]:
+        return self.counts.setdefault(key, [0] * self.num_actions)
+
+    def save(self, path: str | Path) -> None:
+        """Write configuration, table and counts into a folder."""
+        super().save(path)
+        counts = np.array([self._counts_of(key) for key in self.rows], dtype=np.int64)
+        np.save(Path(path) / COUNTS_FILE, counts)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read an agent that `save` wrote."""
+        agent = super().load(path)
+        file = Path(path) / COUNTS_FILE
+        try:
+            counts = np.load(file, allow_pickle=False).tolist()
+            agent.counts = dict(zip(agent.rows, counts, strict=True))
+        except (OSError, EOFError, ValueError) as error:
+            raise ConfigError(f"{file} does not hold the counts of the table: {error}") from None
+        return agent

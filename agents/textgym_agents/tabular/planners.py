@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from textgym_agents.agent import AgentConfig, OnMetrics, check_count
+from textgym_agents.agent import WHOLE, AgentConfig, OnMetrics, Part, check_count
 from textgym_agents.env_source import EnvSource, opened
 from textgym_agents.tabular.evaluation import action_values, expected_return
 from textgym_agents.tabular.mdp import TabularMDP
@@ -65,8 +65,10 @@ class PlanningAgent(TableAgent[PlannerConfigT]):
         total_steps: int = 1,
         seed: int = 0,
         on_metrics: OnMetrics | None = None,
+        part: Part = WHOLE,
     ) -> None:
         """Solve the environment; the budget is not used, for a planner takes no steps."""
+        del part
         check_count("total_steps", total_steps)
         config = self.config
         with opened(env) as game:

@@ -72,7 +72,10 @@ def _from_table(core: gymnasium.Env[Any, Any], gamma: float) -> TabularMDP:
     initial = np.asarray(initial, dtype=np.float64)
     if len(initial) != len(core.P):  # type: ignore[attr-defined]  # as above
         raise ConfigError(f"{_name(core)}: {len(initial)} initial probabilities do not fit P")
-    return TabularMDP.from_successors(table, gamma=gamma, initial=initial)
+    try:
+        return TabularMDP.from_successors(table, gamma=gamma, initial=initial)
+    except ConfigError as error:
+        raise ConfigError(f"the table P of {_name(core)}: {error}") from None
 
 
 def _from_solution(solution: _Tabulated, gamma: float, max_states: int, name: str) -> TabularMDP:

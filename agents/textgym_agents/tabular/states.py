@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import Space, spaces
 
 from textgym.errors import ConfigError
+from textgym_agents.env_source import advice_on, space_name
 
 
 def action_count(space: Space[Any]) -> int:
@@ -23,17 +24,17 @@ def action_count(space: Space[Any]) -> int:
         return int(space.n)
     if isinstance(space, spaces.Box):
         raise ConfigError(
-            f"the action space {space} is continuous; a tabular agent needs Discrete actions. "
-            "Take one with a network, such as ppo."
+            f"the action space {space_name(space)} is continuous; a tabular agent needs Discrete "
+            "actions. Take one with a network, such as ppo."
         )
-    raise ConfigError(f"a tabular agent needs Discrete actions, not {space}")
+    raise ConfigError(f"a tabular agent needs Discrete actions, not {space}.{advice_on(space)}")
 
 
 def check_observations(space: Space[Any]) -> None:
     """Raise ConfigError unless observations can be the keys of a table."""
     if not _is_countable(space):
         raise ConfigError(
-            f"a table cannot have observations of {space} as keys; it takes Discrete, "
+            f"a table cannot have observations of {space_name(space)} as keys; it takes Discrete, "
             "MultiDiscrete, MultiBinary, Box of integers, and Tuple of these. Take an agent with a "
             "network, such as ppo or sb3:dqn."
         )

@@ -112,7 +112,7 @@ class TableAgent(Generic[ConfigT]):
             with np.load(file, allow_pickle=False) as arrays:
                 keys, values = arrays["keys"], arrays["values"]
                 agent.num_actions = int(arrays["num_actions"])
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise ConfigError(f"{file} holds no table: {error}") from None
         if len(keys) != len(values) or (values.size and values.shape[1:] != (agent.num_actions,)):
             raise ConfigError(f"{file} is damaged: {keys.shape} keys, {values.shape} values")

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeVar
 import gymnasium
 from pydantic import Field
 
-from textgym_agents.agent import AgentConfig, OnMetrics, check_count
+from textgym_agents.agent import WHOLE, AgentConfig, OnMetrics, Part, check_count
 from textgym_agents.env_source import EnvSource, opened
 from textgym_agents.episode_statistics import EpisodeStatistics
 from textgym_agents.tabular.schedules import AnySchedule, Schedule, constant
@@ -72,12 +72,13 @@ class TDAgent(TableAgent[TDConfigT]):
         total_steps: int,
         seed: int = 0,
         on_metrics: OnMetrics | None = None,
+        part: Part = WHOLE,
     ) -> None:
         """Learn for a number of steps; see `textgym_agents.agent.Agent`."""
         check_count("total_steps", total_steps)
         with opened(env) as game:
             self.open_table(game, seed)
-            self._loop(game, total_steps, seed, on_metrics)
+            self._loop(game, total_steps, seed, on_metrics, part)
 
     def _loop(
         self,
@@ -85,10 +86,12 @@ class TDAgent(TableAgent[TDConfigT]):
         total_steps: int,
         seed: int,
         on_metrics: OnMetrics | None,
+        part: Part,
     ) -> None:
         config, statistics = self.config, EpisodeStatistics()
-        report_every = max(1, min(total_steps // 50, 10_000))
-        epsilon, alpha = config.epsilon.at(0.0), config.learning_rate.at(0.0)
+        before, whole = part.before, part.whole(total_steps)
+        report_every = max(1, min(whole // 50, 10_000))
+        epsilon, alpha = config.epsilon.at(before / whole), config.learning_rate.at(before / whole)
         row = self.row(env.reset(seed=seed)[0])
         action, total, length, error_sum = self.explore(row, epsilon), 0.0, 0, 0.0
         for step in range(1, total_steps + 1):
@@ -109,8 +112,8 @@ class TDAgent(TableAgent[TDConfigT]):
             if not self.acts_before_update or length == 0:
                 next_action = self.explore(next_row, epsilon)
             row, action = next_row, next_action
-            epsilon = config.epsilon.at(step / total_steps)
-            alpha = config.learning_rate.at(step / total_steps)
+            progress = (before + step) / whole
+            epsilon, alpha = config.epsilon.at(progress), config.learning_rate.at(progress)
             if on_metrics is not None and (step % report_every == 0 or step == total_steps):
                 num_steps = step % report_every or report_every
                 own = {"td/error": error_sum / num_steps, "td/epsilon": epsilon}

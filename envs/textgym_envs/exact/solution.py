@@ -7,6 +7,7 @@ expected sum of rewards, discounted by `gamma` per action of the policy.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,15 +40,26 @@ class ExactSolution:
     looks like in token mode, and `find` is its inverse. A policy is an array of probabilities
     (num_states, num_actions), or a function from observations (k, length) to probabilities
     (k, num_actions).
+
+    Args:
+        dynamics: the MDP.
+        gamma: discount per action.
+        symbols: what each id of the observations is in text mode. The ids of actions come first;
+            the end token and padding are the empty text.
+        turn_length: actions after which a turn of text mode is cut off.
     """
 
-    def __init__(self, dynamics: Dynamics, gamma: float = 1.0) -> None:
+    def __init__(
+        self, dynamics: Dynamics, gamma: float = 1.0, *, symbols: Sequence[str], turn_length: int
+    ) -> None:
         if not 0 <= gamma <= 1:
             raise ConfigError(f"gamma={gamma} is not between 0 and 1")
         self.gamma = gamma
         self.num_states, self.num_actions = dynamics.num_states, dynamics.num_actions
+        self.symbols, self.turn_length = tuple(symbols), turn_length
         self._dynamics = dynamics
-        self._initial = dynamics.initial()
+        self.initial = dynamics.initial()
+        """Probability of beginning an episode in each state; shape (num_states,)."""
 
     def observations(self, rows: slice = _EVERY) -> Ints:
         """Return what token mode shows in the states of `rows`; all by default."""
@@ -115,7 +127,7 @@ class ExactSolution:
         """
         gamma = self.gamma if discounted else 1.0
         rows = policy_rows(policy, self._dynamics)
-        return sweep_forward(self._dynamics, gamma, rows, self._initial)
+        return sweep_forward(self._dynamics, gamma, rows, self.initial)
 
     def soft_optimum(self, beta: float, reference: Policy | None = None) -> SoftOptimum:
         """Return the optimum of reward minus `beta` times the KL divergence from a reference.
@@ -137,7 +149,7 @@ class ExactSolution:
                 (num_states, length) to one, such as `lambda ids: network(ids).softmax(-1)`.
         """
         values = self.torch_values(policy)
-        return values.new_tensor(self._initial) @ values
+        return values.new_tensor(self.initial) @ values
 
     def torch_values(self, policy: TorchPolicy) -> Tensor:
         """Return V^pi as a tensor (num_states,) that carries its exact gradient; see `torch_value`.
@@ -152,7 +164,7 @@ class ExactSolution:
         return policy_values(self._dynamics, self.gamma, policy)
 
     def _start(self, values: Floats) -> float:
-        return float(self._initial @ values)
+        return float(self.initial @ values)
 
     def _q_values(self, values: Floats) -> Floats:
         q = np.empty((self.num_states, self.num_actions))

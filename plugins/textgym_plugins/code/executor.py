@@ -90,7 +90,17 @@ class Executor:
         with self._lock:
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(self.num_workers, "textgym-code")
-        return list(self._threads.map(function, items))
+        numbers = iter(range(len(items)))  # shared: each thread takes the next
+        results: dict[int, R] = {}
+
+        def work() -> None:
+            for number in numbers:
+                results[number] = function(items[number])
+
+        tasks = [self._threads.submit(work) for _ in range(min(self.num_workers, len(items)))]
+        for task in tasks:
+            task.result()
+        return [results[number] for number in range(len(items))]
 
     def attempt(self, job: Job) -> RunResult | SandboxError:
         """Return the result of a job, or what kept it from running."""

@@ -13,7 +13,7 @@ import builtins
 import functools
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from textgym_plugins.code.fences import Block, fenced_blocks
@@ -188,16 +188,22 @@ def _with_header(text: str, header: str, entry: str | None, parser: Parser) -> s
 
 def _completes(header: str, text: str, parser: Parser) -> str | None:
     """Return header and body as one program, the body indented if it is not; None if it is none."""
-    for body in (
-        text,
-        textwrap.indent(text, "    "),
-        textwrap.indent(textwrap.dedent(text), "    "),
-    ):
+    stub = _stub(header)
+    if stub is None:
+        return None
+    for body in _indented(text):
         whole = f"{header.rstrip()}\n{body}"
-        tree, stub = parser.parse(whole), _stub(header)
-        if tree is not None and stub is not None and _has_body(tree, stub):
+        tree = parser.parse(whole)
+        if tree is not None and _has_body(tree, stub):
             return whole
     return None
+
+
+def _indented(text: str) -> Iterator[str]:
+    """Yield a body as it stands, and as it may have to be indented."""
+    yield text
+    yield textwrap.indent(text, "    ")
+    yield textwrap.indent(textwrap.dedent(text), "    ")
 
 
 def _has_body(tree: ast.Module, stub: ast.Module) -> bool:

@@ -6,12 +6,12 @@ import fcntl
 import json
 import math
 import os
-import select
 import socket
 import struct
 import time
 from dataclasses import dataclass, field
 
+from textgym_plugins.code.guest.orders import KILL, PROGRAM, TESTER, WATCH
 from textgym_plugins.code.limits import Limits
 from textgym_plugins.code.sandbox import SandboxError, Worker
 
@@ -63,9 +63,17 @@ class Program:
     """A process that waits for a source, with the descriptors that lead to it.
 
     A script gets a file as stdin, and its stdout is read; of any other program only stderr is.
+
+    Args:
+        worker: where it is started.
+        limits: what it may use.
+        is_script: what it will be.
+        after: one that is killed first, with all it started.
     """
 
-    def __init__(self, worker: Worker, limits: Limits, *, is_script: bool) -> None:
+    def __init__(
+        self, worker: Worker, limits: Limits, *, is_script: bool, after: Program | None = None
+    ) -> None:
         self.limits = limits
         self.is_script = is_script
         self.number = worker.next_number()
@@ -81,10 +89,14 @@ class Program:
             self.streams[out] = "stdout"
         else:  # opened anew: flags and locks belong to what was opened, and would outlive the run
             stdin = stdout = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        cpu_seconds = math.ceil(limits.run_seconds) + _CPU_GRACE
         try:
-            given = (theirs.fileno(), stdin, stdout, err_theirs)
-            worker.send(_command("program", self.number, limits, cpu_seconds), given)
+            worker.send(
+                PROGRAM,
+                self.number,
+                ended=after.number if after else 0,
+                limits=_numbers(limits, math.ceil(limits.run_seconds) + _CPU_GRACE),
+                descriptors=(stdin, stdout, err_theirs, theirs.fileno()),
+            )
         finally:
             theirs.close()
             os.close(err_theirs)
@@ -119,11 +131,11 @@ class Program:
         """Have its memory and processes watched from now on."""
         if not self._is_watched:
             self._is_watched = True
-            self._worker.send(["watch", self.number])
+            self._worker.send(WATCH, self.number)
 
     def end(self) -> None:
         """Kill it with all it started, and close what is open."""
-        self._worker.send(["kill", self.number])
+        self._worker.send(KILL, self.number)
         self.close()
 
     def close(self) -> None:
@@ -144,12 +156,22 @@ class Tester:
         self.number = worker.next_number()
         self._worker = worker
         self.channel, theirs = socket.socketpair()
-        with theirs:
-            worker.send(_command("tester", self.number, limits, 0), [theirs.fileno()])
+        self.seconds = 0.0
+        """How long it may take to read or write."""
+        with theirs, open(os.devnull, "r+b") as null:
+            descriptors = (*[null.fileno()] * 3, theirs.fileno())
+            worker.send(TESTER, self.number, limits=_numbers(limits, 0), descriptors=descriptors)
+
+    def give(self, payload: object, seconds: float) -> None:
+        """Send it tests; from now on it may take so many seconds to read or write."""
+        if seconds != self.seconds:
+            self.channel.settimeout(seconds)
+            self.seconds = seconds
+        send(self.channel, payload)
 
     def end(self) -> None:
         """Kill it."""
-        self._worker.send(["kill", self.number])
+        self._worker.send(KILL, self.number)
         self.close()
 
     def close(self) -> None:
@@ -179,12 +201,12 @@ def _is_there(worker: Worker, program: Program) -> bool:
     """Wait until a program has started; return whether it has not ended again."""
     deadline = time.monotonic() + _START_SECONDS
     is_started = False
-    while not is_started or select.select([worker.control], [], [], 0)[0]:
+    while not is_started or worker.has_event():
         event = worker.event(max(deadline - time.monotonic(), 0.001))
-        if event == ["started", program.number]:
+        if event.number == program.number:
             is_started = True
-        elif event[:2] == ["ended", program.number]:
-            return False
+            if event.kind == "ended":
+                return False
     return True
 
 
@@ -197,6 +219,5 @@ def send(connection: socket.socket, message: object) -> None:
         raise SandboxError(f"a process of the sandbox does not listen: {error}") from None
 
 
-def _command(role: str, number: int, limits: Limits, cpu_seconds: int) -> list[object]:
-    numbers = (limits.memory, limits.processes, limits.disk, limits.files, cpu_seconds)
-    return [role, number, *numbers]
+def _numbers(limits: Limits, cpu_seconds: int) -> tuple[int, ...]:
+    return limits.memory, limits.processes, limits.disk, limits.files, cpu_seconds

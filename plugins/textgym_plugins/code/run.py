@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import selectors
+import math
+import select
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from textgym_plugins.code.limits import Limits
-from textgym_plugins.code.process import HEADER, Output, Program, Tester, send, take_program
+from textgym_plugins.code.process import HEADER, Output, Program, Tester, take_program
 from textgym_plugins.code.result import RunResult, TestResult
 from textgym_plugins.code.sandbox import SandboxError, Worker
 from textgym_plugins.code.script import run_script_cases
@@ -42,13 +42,10 @@ def run_target(
         stops: end at the first test that fails.
         tolerance: relative difference at which floats of function cases still count as equal.
     """
-    started = time.monotonic()
     if isinstance(target, StdioTarget):
-        result = run_script_cases(worker, source, target, limits, stops=stops)
-    else:
-        payload = _payload(source, target, limits, stops=stops, tolerance=tolerance)
-        result = _Supervision(worker, limits).run(payload)
-    return replace(result, seconds=time.monotonic() - started)
+        return run_script_cases(worker, source, target, limits, stops=stops)
+    payload = _payload(source, target, limits, stops=stops, tolerance=tolerance)
+    return _Supervision(worker, limits).run(payload)
 
 
 def _payload(
@@ -98,66 +95,69 @@ class _Supervision:
         self._is_reusable = False
         self._received = bytearray()
         self._num_left = _MAX_REPORTS
-        self._result: RunResult | None = None
-        self._selector = selectors.PollSelector()
+        self._tests: tuple[TestResult, ...] | None = None
+        self._unusable = ""
+        self._poll = select.poll()
 
     def run(self, payload: dict[str, Any]) -> RunResult:
         """Run the tests; whatever the program does, this ends in time."""
+        started = time.monotonic()
         worker = self._worker
         if worker.tester is None:
             worker.tester = Tester(worker, self._limits)
         self._tester = worker.tester
-        self._tester.channel.settimeout(_GRACE + self._limits.seconds)
-        send(self._tester.channel, payload)  # it compiles them while the program starts
+        # It compiles them while the program starts.
+        self._tester.give(payload, _GRACE + self._limits.seconds)
         self._program = take_program(worker, self._limits, is_script=False)
         self._program.hand_over(self._tester)
-        self._selector.register(worker.control, selectors.EVENT_READ, "event")
-        self._selector.register(self._tester.channel, selectors.EVENT_READ, "report")
+        self._poll.register(worker.control, select.POLLIN)
+        self._poll.register(self._tester.channel, select.POLLIN)
         self._register_streams()
         try:
-            result = self._loop()
+            tests = self._loop()
         finally:
-            self._selector.close()
-            self._program.end()
+            self._program.close()
             if not self._is_reusable:
                 self._tester.end()
                 worker.tester = None
-        worker.spare = Program(worker, self._limits, is_script=False)
-        return replace(result, stderr=self._output.stderr_text)
+        worker.spare = Program(worker, self._limits, is_script=False, after=self._program)
+        seconds = time.monotonic() - started
+        return RunResult(tests, self._output.stderr_text, seconds, self._unusable)
 
     def _register_streams(self) -> None:
-        for descriptor, name in self._program.streams.items():
-            self._selector.register(descriptor, selectors.EVENT_READ, name)
+        for descriptor in self._program.streams:
+            self._poll.register(descriptor, select.POLLIN)
 
-    def _loop(self) -> RunResult:
+    def _loop(self) -> tuple[TestResult, ...]:
         end = time.monotonic() + self._limits.run_seconds
         patience = 2 * (self._limits.seconds + _GRACE)  # loading, then a test
         last = time.monotonic()
-        while self._result is None:
+        while self._tests is None:
             now = time.monotonic()
             left = min(end, last + patience) - now
             if left <= 0:
                 return self._finish("not run in time" if now >= end else "the tests did not go on")
-            ready = self._selector.select(self._program.patience(left))
+            ready = self._poll.poll(math.ceil(self._program.patience(left) * 1e3))
             if not ready:
                 self._program.watch()
-            for key, _ in ready:
-                if key.data == "report":
+            for descriptor, _ in ready:
+                if descriptor == self._tester.channel.fileno():
                     last = time.monotonic()
-                self._take(key)
+                self._take(descriptor)
             if self._output.is_over:
                 return self._finish(f"the program printed more than {self._limits.output} bytes")
-        return self._result
+        return self._tests
 
-    def _take(self, key: selectors.SelectorKey) -> None:
-        if key.data == "report":
+    def _take(self, descriptor: int) -> None:
+        if descriptor == self._tester.channel.fileno():
             self._take_reports()
-        elif key.data == "event":
-            match self._worker.event(1.0):
-                case ["ended", number, _, why] if number == self._program.number:
-                    self._why_ended = why
-        elif key.fd in self._program.streams and not self._output.drain(key.fd, key.data):
-            self._selector.unregister(key.fd)
+        elif descriptor == self._worker.control.fileno():
+            event = self._worker.event(1.0)
+            if event.kind == "ended" and event.number == self._program.number:
+                self._why_ended = event.why
+        elif descriptor in self._program.streams:
+            if not self._output.drain(descriptor, self._program.streams[descriptor]):
+                self._poll.unregister(descriptor)
 
     def _take_reports(self) -> None:
         try:
@@ -165,7 +165,8 @@ class _Supervision:
         except OSError:
             data = b""
         if not data:
-            self._result = self._result or self._finish("the tests did not end")
+            if self._tests is None:
+                self._tests = self._finish("the tests did not end")
             return
         self._received += data
         self._num_left -= len(data)
@@ -177,7 +178,7 @@ class _Supervision:
         except (_NonsenseError, ValueError, RecursionError) as error:
             if self._is_pure:
                 raise SandboxError(f"the tester sent nonsense: {error}") from None
-            self._result = self._finish("the test code sent nonsense")  # it may say anything
+            self._tests = self._finish("the test code sent nonsense")  # it may say anything
 
     def _reports(self) -> Iterator[object]:
         while len(self._received) >= HEADER.size:
@@ -203,11 +204,11 @@ class _Supervision:
                 self._restart()
             case ["done", outcomes, texts]:
                 self._is_reusable = self._is_pure
-                self._result = self._judged(_outcomes(outcomes), _texts(texts))
+                self._tests = self._judged(_outcomes(outcomes), _texts(texts))
             case ["lost", str(reason)]:
-                self._result = self._finish(reason)
+                self._tests = self._finish(reason)
             case ["unusable", str(reason)]:
-                self._result = RunResult((), unusable=reason)
+                self._tests, self._unusable = (), reason
             case ["broken", str(reason)] if self._is_pure:
                 raise SandboxError(f"the tester broke: {reason}")
             case _:
@@ -217,27 +218,26 @@ class _Supervision:
         """End the program, and start another one from the same source."""
         for descriptor in self._program.streams:
             with contextlib.suppress(KeyError):  # it was at its end
-                self._selector.unregister(descriptor)
+                self._poll.unregister(descriptor)
         self._program.end()
         self._program = take_program(self._worker, self._limits, is_script=False)
         self._register_streams()
         self._program.hand_over(self._tester)
 
-    def _judged(self, outcomes: list[str | None], texts: list[str]) -> RunResult:
+    def _judged(self, outcomes: list[str | None], texts: list[str]) -> tuple[TestResult, ...]:
         """Make results of the final outcomes: None is a test that did not apply, '' a pass."""
         if len(texts) != len(outcomes):  # test methods of a class, which are found as they run
             texts = [f"test {number}" for number in range(1, len(outcomes) + 1)]
         pairs = zip(texts, outcomes, strict=True)
-        tests = tuple(TestResult(t, not o, self._explain(o)) for t, o in pairs if o is not None)
-        return RunResult(tests, unusable="" if tests else "the target holds no test that ran")
+        tests = tuple([TestResult(t, not o, self._explain(o)) for t, o in pairs if o is not None])
+        self._unusable = "" if tests else "the target holds no test that ran"
+        return tests
 
-    def _finish(self, reason: str) -> RunResult:
+    def _finish(self, reason: str) -> tuple[TestResult, ...]:
         """Fail what has no outcome yet."""
         pairs = zip(self._texts or ["the program"], self._outcomes or [None], strict=True)
-        return RunResult(
-            tuple(
-                TestResult(t, o == "", reason if o is None else self._explain(o)) for t, o in pairs
-            )
+        return tuple(
+            [TestResult(t, o == "", reason if o is None else self._explain(o)) for t, o in pairs]
         )
 
     def _explain(self, outcome: str) -> str:

@@ -7,8 +7,11 @@ makes a further user, PID and mount namespace for what it runs, see `guest.confi
 
 from __future__ import annotations
 
-import json
+import functools
+import marshal
+import math
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -19,18 +22,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textgym.errors import TextGymError
+from textgym_plugins.code.guest.orders import LIMITS, ORDER, Event, read_event
 
 if TYPE_CHECKING:
     from textgym_plugins.code.process import Program, Tester
 
 _GUEST = Path(__file__).parent / "guest"
-_PACKAGE = "textgym_plugins/code/guest"
+_PACKAGE = "textgym_plugins.code.guest"
 _START_SECONDS = 60.0
 _CLOSE_SECONDS = 2.0
 _BOOT = (
-    "import sys; sys.path.insert(0, {path!r}); from textgym_plugins.code.guest.zygote import main; "
-    "main({fd}, is_strong={strong})"
+    "import marshal, sys; modules = marshal.load(sys.stdin.buffer); "
+    f"exec(marshal.loads(modules['{_PACKAGE}.carried'])); "
+    "carried = Carried(modules); carried.install(); "
+    f"from {_PACKAGE}.zygote import main; main({{fd}}, carried, is_strong={{strong}})"
 )
+_LINKING = {"LD_BIND_NOW": "1"}
+"""What is linked when it is first called would be linked in every fork again."""
 _ENVIRONMENT = {
     "HOME": "/tmp",
     "LANG": "C.UTF-8",
@@ -69,6 +77,8 @@ class Worker:
         """Waits for the next source; forked while the last run was being judged."""
         self._count = 0
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._poll = select.poll()
+        self._poll.register(self.control, select.POLLIN)
         self._folder = None if is_strong else tempfile.TemporaryDirectory(prefix="textgym-code-")
         with theirs, tempfile.TemporaryFile() as log:
             self.process = self._start(theirs, log)
@@ -79,26 +89,39 @@ class Worker:
                 self.close()
                 raise
 
-    def send(self, command: Sequence[object], descriptors: Sequence[int] = ()) -> None:
-        """Send the worker a command."""
+    def send(
+        self,
+        kind: bytes,
+        number: int,
+        *,
+        ended: int = 0,
+        limits: Sequence[int] = (),
+        descriptors: Sequence[int] = (),
+    ) -> None:
+        """Send the worker an order, see `guest.orders`."""
+        order = ORDER.pack(kind, number, ended)
+        if limits:
+            order += LIMITS.pack(*limits)
         try:
-            socket.send_fds(self.control, [json.dumps(command).encode()], list(descriptors))
+            socket.send_fds(self.control, [order], list(descriptors))
         except OSError as error:
             raise SandboxError(f"the worker of the sandbox is gone: {error.strerror}") from None
 
-    def event(self, timeout: float) -> list[Any]:
+    def event(self, timeout: float) -> Event:
         """Return what the worker says next."""
-        self.control.settimeout(timeout)
+        if not self.has_event(timeout):
+            raise SandboxError(f"the worker of the sandbox is silent for {timeout:g} s")
         try:
             data = self.control.recv(1 << 16)
-        except TimeoutError:
-            raise SandboxError(f"the worker of the sandbox is silent for {timeout:g} s") from None
         except OSError as error:
             raise SandboxError(f"the worker of the sandbox is gone: {error.strerror}") from None
         if not data:
             raise SandboxError("the worker of the sandbox ended")
-        event: list[Any] = json.loads(data)
-        return event
+        return read_event(data)
+
+    def has_event(self, timeout: float = 0.0) -> bool:
+        """Wait until the worker has said something, or is gone; return whether it has."""
+        return bool(self._poll.poll(math.ceil(timeout * 1e3)))
 
     def close(self) -> None:
         """End the worker and everything in its sandbox."""
@@ -121,48 +144,50 @@ class Worker:
         return self._count
 
     def _start(self, theirs: socket.socket, log: Any) -> subprocess.Popen[bytes]:
-        command = self._command(theirs.fileno())
-        environment = dict(_ENVIRONMENT)
+        boot = _BOOT.format(fd=theirs.fileno(), strong=self.is_strong)
+        command = [os.path.realpath(sys.executable), "-s", "-S", "-P", "-c", boot]
+        if self.is_strong:
+            command = [*bubblewrap_command(), *command]
+        environment = _ENVIRONMENT | _LINKING
         if self._folder is not None:
             environment |= {"HOME": self._folder.name, "TMPDIR": self._folder.name}
-        try:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                cwd="/" if self._folder is None else self._folder.name,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise SandboxError(f"{command[0]} cannot be started: {error.strerror}") from None
-
-    def _command(self, fd: int) -> list[str]:
-        python = os.path.realpath(sys.executable)
-        path = "/textgym" if self._folder is None else _link_guest(Path(self._folder.name))
-        boot = _BOOT.format(path=path, fd=fd, strong=self.is_strong)
-        interpreter = [python, "-s", "-S", "-P", "-c", boot]
-        return [*bubblewrap_command(), *interpreter] if self.is_strong else interpreter
+        with tempfile.TemporaryFile() as code:
+            code.write(_guest_code())
+            code.seek(0)
+            try:
+                return subprocess.Popen(
+                    command,
+                    stdin=code,
+                    stdout=log,
+                    stderr=log,
+                    env=environment,
+                    cwd="/" if self._folder is None else self._folder.name,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise SandboxError(f"{command[0]} cannot be started: {error.strerror}") from None
 
     def _wait_until_ready(self, log: Any) -> None:
         try:
-            kind, *notes = self.event(_START_SECONDS)
+            event = self.event(_START_SECONDS)
         except SandboxError as error:
-            kind, notes = "broken", [str(error)]
-        if kind != "ready":
+            event = Event("broken", why=str(error))
+        if event.kind != "ready":
             log.seek(0)
             said = " ".join(log.read(2000).decode(errors="replace").split())
-            raise SandboxError(f"the sandbox cannot be started: {said or notes[0]}. {ADVICE}")
+            raise SandboxError(f"the sandbox cannot be started: {said or event.why}. {ADVICE}")
 
 
-def _link_guest(folder: Path) -> str:
-    """Return a folder with the guest's package, and only the names of those above it."""
-    package = folder / ".textgym" / _PACKAGE
-    package.parent.mkdir(parents=True)
-    package.symlink_to(_GUEST)
-    return str(folder / ".textgym")
+@functools.cache
+def _guest_code() -> bytes:
+    """Return what `guest.carried` imports from: the modules of the guest, compiled."""
+    packages = _PACKAGE.split(".")
+    modules = {".".join(packages[:end]): b"" for end in range(1, len(packages) + 1)}
+    for path in sorted(_GUEST.glob("[!_]*.py")):
+        code = compile(path.read_text(encoding="utf-8"), f"<{path.stem}>", "exec")
+        modules[f"{_PACKAGE}.{path.stem}"] = marshal.dumps(code)
+    return marshal.dumps(modules)
 
 
 def bubblewrap_command() -> list[str]:
@@ -172,7 +197,6 @@ def bubblewrap_command() -> list[str]:
         raise SandboxError(f"programs run inside bubblewrap, and bwrap is not installed. {ADVICE}")
     base = sys.base_prefix
     is_root = os.geteuid() == 0
-    guest, prefix = ("@0", "@1") if is_root else (str(_GUEST), base)
     command = [os.path.realpath(program), "--unshare-all", "--unshare-user", "--new-session"]
     command += ["--hostname", "sandbox", "--ro-bind", "/usr", "/usr"]
     for folder in ("/bin", "/sbin", "/lib", "/lib32", "/lib64"):
@@ -185,12 +209,11 @@ def bubblewrap_command() -> list[str]:
     command += ["--proc", "/proc", "--tmpfs", "/dev", "--dir", "/tmp", "--dir", "/empty"]
     for device in ("null", "zero", "full", "random", "urandom"):
         command += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
-    command += ["--symlink", "/tmp/.shm", "/dev/shm", "--symlink", "/tmp/.stdin", "/dev/stdin"]
-    command += ["--ro-bind", guest, f"/textgym/{_PACKAGE}"]
+    command += ["--symlink", "/tmp", "/dev/shm", "--symlink", "/tmp/.stdin", "/dev/stdin"]
     if not Path(base).is_relative_to("/usr"):
-        command += ["--ro-bind", prefix, base]
+        command += ["--ro-bind", "@0" if is_root else base, base]
     command += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
     if is_root:
         launcher = [os.path.realpath(sys.executable), "-I", "-S", str(_GUEST / "launch.py")]
-        return [*launcher, f"{_GUEST}:{base}", *command]
+        return [*launcher, base, *command]
     return command

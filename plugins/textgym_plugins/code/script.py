@@ -16,7 +16,8 @@ def run_script_cases(
     worker: Worker, source: str, target: StdioTarget, limits: Limits, *, stops: bool
 ) -> RunResult:
     """Return one result per case; with `stops`, those after the first that fails are not run."""
-    end = time.monotonic() + limits.run_seconds
+    started = time.monotonic()
+    end = started + limits.run_seconds
     tests: list[TestResult] = []
     stderr, is_stopped = "", False
     for number, case in enumerate(target.cases, 1):
@@ -29,7 +30,7 @@ def run_script_cases(
             stderr = printed if reason or not stderr else stderr
             is_stopped = stops and bool(reason)
         tests.append(TestResult(f"case {number}", not reason, reason))
-    return RunResult(tuple(tests), stderr)
+    return RunResult(tuple(tests), stderr, time.monotonic() - started)
 
 
 def _run_case(
@@ -43,8 +44,8 @@ def _run_case(
         deadline = min(end, time.monotonic() + limits.seconds)
         reason = _await_end(worker, program, output, deadline)
     finally:
-        program.end()
-        worker.spare = Program(worker, limits, is_script=True)
+        program.close()
+    worker.spare = Program(worker, limits, is_script=True, after=program)
     if not reason and not _same_text(output.stdout, case.stdout):
         shown = output.stdout[:80].decode(errors="replace")
         reason = f"printed {shown!r}{'...' if len(output.stdout) > 80 else ''}"
@@ -67,9 +68,9 @@ def _await_end(worker: Worker, program: Program, output: Output, deadline: float
                 program.watch()
             for key, _ in ready:
                 if key.data is None:
-                    match worker.event(1.0):
-                        case ["ended", number, status, why] if number == program.number:
-                            reason = _why(status, why)
+                    event = worker.event(1.0)
+                    if event.kind == "ended" and event.number == program.number:
+                        reason = _why(event.status, event.why)
                 elif not output.drain(key.fd, key.data):
                     selector.unregister(key.fd)
             if output.is_over:

@@ -17,9 +17,10 @@ from pydantic import Field
 
 from textgym import Reward, Sample, Score
 from textgym.background_loop import background_loop
+from textgym.chat_endpoint import CHAT_PATH, ChatReply, read_reply
 from textgym.http_calls import CallError
 from textgym.reward import Isolation
-from textgym_plugins.judge.endpoint import Endpoint, Reply, Usage, read_reply
+from textgym_plugins.judge.endpoint import Endpoint, Usage
 from textgym_plugins.judge.instructions import (
     DEFAULT_RUBRIC,
     Absolute,
@@ -47,6 +48,7 @@ from textgym_plugins.rules.text import Part, part_of
 
 T = TypeVar("T")
 
+_PURPOSE = "the reward 'judge'"
 _VALUES = {"A": 1.0, "tie": 0.5, "B": 0.0}
 _LABELS = {1.0: "win", 0.75: "win", 0.5: "tie", 0.25: "loss", 0.0: "loss"}
 _USAGE: dict[str, Usage] = {}
@@ -99,7 +101,7 @@ class JudgeReward(Reward):
     async def _score_all(self, samples: Sequence[Sample]) -> list[Score]:
         scores = await asyncio.gather(*(self._score(sample) for sample in samples))
         key = self.model_dump_json()
-        counts = self.endpoint.caller().counts
+        counts = self.endpoint.caller(_PURPOSE).counts
         _USAGE[key] = _USAGE.get(key, Usage()).with_counts(counts)
         return scores
 
@@ -183,12 +185,12 @@ class JudgeReward(Reward):
         self, question: Question, schema: dict[str, object], read: Callable[[str], T]
     ) -> T:
         """Return what `read` makes of the judge's text, asked again where it can make nothing."""
-        caller = self.endpoint.caller()
+        caller = self.endpoint.caller(_PURPOSE)
         request = self.endpoint.request(question.system, question.user, schema=schema)
         problem = ""
         for _ in range(1 + self.answer_retries):
             started = perf_counter()
-            reply = await caller.post("/chat/completions", request, read_reply)
+            reply = await caller.post(CHAT_PATH, request, read_reply)
             self._count(reply, perf_counter() - started)
             try:
                 return read(reply.text)
@@ -196,12 +198,12 @@ class JudgeReward(Reward):
                 problem = _why_unreadable(reply, error, self.endpoint.max_tokens)
         raise _AbstainError(f"the judge gave no verdict: {problem}")
 
-    def _count(self, reply: Reply, seconds: float) -> None:
+    def _count(self, reply: ChatReply, seconds: float) -> None:
         key = self.model_dump_json()
         _USAGE[key] = _USAGE.get(key, Usage()).plus(reply, seconds, self.endpoint.prices)
 
 
-def _why_unreadable(reply: Reply, error: UnreadableError, max_tokens: int) -> str:
+def _why_unreadable(reply: ChatReply, error: UnreadableError, max_tokens: int) -> str:
     if reply.refusal:
         return f"it refused: {reply.refusal[:200]}"
     if reply.finish_reason == "content_filter":

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, cast
 
 from pydantic import field_validator
 
-from textgym import Reward, Sample, Score
+from textgym import Prompt, Reward, Sample, Score
 from textgym.reward import Isolation
 from textgym_plugins.judge import JudgeReward, Labels
 from textgym_plugins.kbqa.reward import Kbqa, Outcome, Reading
@@ -68,6 +68,10 @@ class JudgedKbqa(Reward):
                 f"it answers with {found}, not with {', '.join(LABELS.values)}; leave its mode out"
             )
         return judge
+
+    def success_at(self, prompt: Prompt) -> float:
+        """Return the value of the right answer, or of the refusal where there is none."""
+        return self.rules.success_at(prompt)
 
     def score(self, sample: Sample) -> Score:
         """Return the score of the rules, or of the table for what the judge says."""

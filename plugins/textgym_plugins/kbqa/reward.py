@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from textgym import Reward, Sample, Score
+from textgym import Prompt, Reward, Sample, Score
 from textgym.reward import Isolation
 from textgym_plugins.kbqa.report import OVER_REFUSAL, report
 
@@ -53,6 +53,10 @@ class Kbqa(Reward):
 
     table: RewardTable = RewardTable()
     """The value of each outcome."""
+
+    def success_at(self, prompt: Prompt) -> float:
+        """Return the value of the right answer, or of the refusal where there is none."""
+        return self.table.refused if prompt.answerable is False else self.table.right
 
     def score(self, sample: Sample) -> Score:
         """Return the value of the table with label TP, FN, TN or FP, a reason and what shows it."""

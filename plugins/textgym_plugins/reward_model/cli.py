@@ -6,7 +6,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from textgym import Score
+from textgym import Score, make_prompt_source, plugin_manager
 from textgym.cli.command import Command
 from textgym.cli.output import console, print_json, table
+from textgym.config import merge, parse_override
 from textgym.errors import ConfigError
 from textgym.prompt_files import summarise
 from textgym.validation import explain
@@ -25,6 +26,7 @@ from textgym_plugins.reward_model.evaluation import Evaluation, Head, Share, eva
 from textgym_plugins.reward_model.pairs import (
     PairFile,
     check_heads,
+    pairs_from_demonstrations,
     pairs_from_verdicts,
     read_pairs,
     split_pairs,
@@ -49,10 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--max-tokens", type=int, help="longest conversation")
     evaluate.add_argument("--device", default="auto", help="auto, cpu or cuda")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
-    pairs = actions.add_parser("pairs", help="make pairs of completions that carry verdicts")
-    pairs.add_argument("completions", type=Path, help="a completion file with verdicts")
-    pairs.add_argument("pairs", type=Path, metavar="PAIRS.jsonl", help="the file to write")
-    pairs.add_argument("--most", type=int, default=16, help="pairs per prompt (default: 16)")
+    _configure_pairs(actions.add_parser("pairs", help="make pairs of completions that differ"))
 
 
 def _configure_train(parser: argparse.ArgumentParser) -> None:
@@ -71,6 +70,16 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, help="seed of heads and order (default: 0)")
     add("--device", help="auto (default), cpu or cuda")
     add("--json", action="store_true", help="print JSON")
+
+
+def _configure_pairs(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("completions", metavar="SOURCE",
+        help="a completion file with verdicts, or a prompt source with demonstrations")  # fmt: skip
+    add("pairs", type=Path, metavar="PAIRS.jsonl", help="the file to write")
+    add("--set", dest="overrides", action="append", default=[], metavar="FIELD=VALUE",
+        help="set a field of the prompt source; can be repeated")  # fmt: skip
+    add("--most", type=int, default=16, help="pairs per prompt (default: 16)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -144,10 +153,10 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
 
 
 def run_pairs(arguments: argparse.Namespace) -> int:
-    """Write pairs of a file of completions."""
+    """Write pairs of a file of completions, or of the demonstrations of a prompt source."""
     if arguments.most < 1:
         raise ConfigError(f"--most is {arguments.most}; it must be at least 1")
-    file = pairs_from_verdicts(arguments.completions, most=arguments.most)
+    file = _pairs_of(arguments.completions, arguments.overrides, arguments.most)
     _report_problems(file)
     try:
         write_pairs(arguments.pairs, file.pairs)
@@ -156,6 +165,18 @@ def run_pairs(arguments: argparse.Namespace) -> int:
     prompts = len({pair.prompt.text for pair in file.pairs})
     print(f"{arguments.pairs}: {len(file.pairs)} pairs of {prompts} prompts")
     return 0
+
+
+def _pairs_of(name: str, overrides: Sequence[str], most: int) -> PairFile:
+    """Return the pairs of a file, or of the prompt source that has this name and no such file."""
+    if Path(name).exists() or name not in plugin_manager().prompt_sources:
+        if overrides:
+            raise ConfigError(f"--set is for prompt sources, and '{name}' is none; remove it")
+        return pairs_from_verdicts(name, most=most)
+    config: dict[str, Any] = {}
+    for override in overrides:
+        config = merge(config, parse_override(override))
+    return pairs_from_demonstrations(make_prompt_source(name, **config), most=most)
 
 
 def _evaluate(reward: RewardModel, file: PairFile) -> Evaluation:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from textgym import Prompt, Sample
+from textgym import Prompt, PromptSource, Sample
 from textgym.errors import ConfigError, PromptError
 from textgym.jsonl import LineError, PromptProblem
 from textgym.sample_files import read_samples
@@ -100,6 +100,28 @@ def pairs_from_verdicts(path: str | Path, *, most: int = 16) -> PairFile:
             "no pair"
         )
     return PairFile(tuple(pairs), file.problems)
+
+
+def pairs_from_demonstrations(source: PromptSource, *, most: int = 16) -> PairFile:
+    """Pair each right demonstration of a prompt with each wrong one.
+
+    Args:
+        source: where the prompts come from.
+        most: pairs per prompt.
+
+    Raises:
+        PromptError: the source demonstrates nothing wrong.
+    """
+    pairs = []
+    for index in range(source.num_prompts()):
+        prompt, shown = source.prompt(index), source.demonstrations(index)
+        pairs += [Pair(prompt, *texts) for texts in _spread(shown.right, shown.wrong, most)]
+    if not pairs:
+        raise PromptError(
+            f"the prompt source '{source.name}' has no wrong demonstrations, so there is no pair; "
+            "give a file of completions with verdicts"
+        )
+    return PairFile(tuple(pairs))
 
 
 def check_heads(pairs: Iterable[Pair], heads: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt, StrictInt, StrictStr, model_validator
 
-from textgym import Reward, Sample, Score
+from textgym import Prompt, Reward, Sample, Score
 from textgym.errors import ConfigError, MissingExtraError
 from textgym.reward import Isolation
 from textgym_plugins.models.missing import missing_package
@@ -54,6 +54,10 @@ class SafetyReward(Reward):
             given = f"safe is {list(self.safe)} and unsafe {list(self.unsafe)}"
             raise ValueError(f"{given}; name the labels of one of the two, and only of one")
         return self
+
+    def success_at(self, prompt: Prompt) -> float:
+        """Return the threshold: a probability of 1.0 is out of reach."""
+        return self.threshold
 
     def score(self, sample: Sample) -> Score:
         """Return the score of one sample."""

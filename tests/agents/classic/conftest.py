@@ -13,7 +13,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from textgym_agents.env_source import spec_of
 
-COPY, REACH, COUNT = "ClassicCopy-v0", "ClassicReach-v0", "ClassicCount-v0"
+COPY, REACH, COUNT, DOOR = "ClassicCopy-v0", "ClassicReach-v0", "ClassicCount-v0", "ClassicDoor-v0"
 
 
 class CopyEnv(gymnasium.Env[Any, Any]):
@@ -91,11 +91,39 @@ class CountEnv(gymnasium.Env[Any, Any]):
         return self._see(), float(self.count), is_over and not is_cut, is_over and is_cut, info
 
 
+class DoorEnv(gymnasium.Env[Any, Any]):
+    """Six doors: one of four is open each time, nothing is seen, and a closed one raises."""
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(0, 1, (1,), np.float32)
+        self.action_space = spaces.Discrete(4)
+
+    def action_masks(self) -> Any:
+        return np.arange(4) == self.open
+
+    def _next(self) -> Any:
+        self.open = int(self.np_random.integers(4))
+        return np.zeros(1, np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.left = 6
+        return self._next(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if action != self.open:
+            raise ValueError(f"door {action} is closed")
+        self.left -= 1
+        return self._next(), 1.0, self.left == 0, False, {}
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _environments() -> Iterator[None]:
     """Register the environments for as long as the tests run."""
     made: dict[str, type[gymnasium.Env[Any, Any]]] = {
-        COPY: CopyEnv, REACH: ReachEnv, COUNT: CountEnv,
+        COPY: CopyEnv, REACH: ReachEnv, COUNT: CountEnv, DOOR: DoorEnv,
     }  # fmt: skip
     for name, entry_point in made.items():
         gymnasium.register(name, entry_point=entry_point)

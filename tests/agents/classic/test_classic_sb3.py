@@ -23,6 +23,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from textgym_agents.classic.sb3.config import SB3Config
 from textgym_agents.classic.sb3.vec_env import NativeVecEnv
 
+DOOR = "ClassicDoor-v0"
 NAMES = ("sb3:ppo", "sb3:a2c", "sb3:dqn", "sb3:trpo", "sb3:maskable_ppo")
 SETTINGS: dict[str, Any] = {
     "sb3:ppo": {"n_steps": 32, "learning_rate": "linear:0.001"},
@@ -199,3 +200,24 @@ def test_masked_actions_are_never_taken(sums: EnvSpec, monkeypatch: pytest.Monke
     only = np.zeros(mask.shape[1], bool)
     only[5] = True
     assert agent.act(observation, deterministic=False, action_masks=only) == 5
+
+
+def test_masks_are_passed_at_every_step_of_an_evaluation() -> None:
+    """An agent that is told which door is open never tries another; one that is not soon does."""
+    make: Any = agent_class("sb3:maskable_ppo")
+    told = make(SB3Config(settings={"n_steps": 24, "batch_size": 24}))
+    told.learn(DOOR, total_steps=48)
+    for deterministic in (True, False):
+        result = evaluate(told, DOOR, num_episodes=20, seed=3, deterministic=deterministic)
+        assert result.returns.tolist() == [6.0] * 20
+    limited = gymnasium.wrappers.TimeLimit(make_env(DOOR), 4)  # a wrapper passes the method on
+    assert evaluate(told, limited, num_episodes=3, seed=3).mean == 4.0
+    untold = agent_class("random")()
+    untold.learn(DOOR, total_steps=1)
+    with pytest.raises(ValueError, match="is closed"):
+        evaluate(untold, DOOR, num_episodes=20, seed=3)
+
+
+def test_masks_that_nobody_offers_are_one_clear_error() -> None:
+    with pytest.raises(ConfigError, match=r"no method action_masks\(\).*take sb3:ppo"):
+        agent_class("sb3:maskable_ppo")().learn("CartPole-v1", total_steps=10)

@@ -231,12 +231,21 @@ def test_minibatches_follow_the_generator() -> None:
     assert first != orders(2)[0]
 
 
+def with_every_field(batch: Batch) -> Batch:
+    """Return a batch in which no optional field is None."""
+    mask, zeros = batch.action_mask, batch.rewards
+    return replace(
+        batch, policy_mask=mask, reference_logprobs=zeros, engine_weights=zeros,
+        cut_states=zeros.unsqueeze(2).expand(-1, -1, 3),
+    )  # fmt: skip
+
+
 def test_rows_are_trimmed_to_the_longest_of_them() -> None:
-    memory = numbered([3, 9, 2, 5])
-    rows = memory.batch.rows(torch.tensor([3, 0]))
+    batch = with_every_field(numbered([3, 9, 2, 5]).batch)
+    rows = batch.rows(torch.tensor([3, 0]))
     assert indices(rows) == [3, 0]
     for field in fields(rows):
-        expected = (2,) if field.name == "is_truncated" else (2, 5)
+        expected = {"is_truncated": (2,), "cut_states": (2, 5, 3)}.get(field.name, (2, 5))
         assert getattr(rows, field.name).shape == expected, field.name
 
 
@@ -263,7 +272,7 @@ def test_the_shares_of_processes_hold_every_row_once_and_as_many_tokens(size: in
 
 
 def test_batch_moves_every_field_to_a_device() -> None:
-    batch = numbered([2, 3]).batch.to(torch.device("meta"))
+    batch = with_every_field(numbered([2, 3]).batch).to(torch.device("meta"))
     assert {getattr(batch, field.name).device.type for field in fields(batch)} == {"meta"}
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from textgym.config import load_config
 from textgym_agents.core.config import ClipConfig, PPOConfig
 from textgym_agents.lm.config import TrainConfig
-from textgym_agents.lm.presets import LLM, SEED
+from textgym_agents.lm.presets import ALGORITHMS, LLM, SEED, preset
 
 SEED_COLUMN = {
     "rollout.max_length": 512,  # MAX_LENGTH
@@ -67,6 +67,60 @@ LLM_COLUMN = {
     "ppo.whiten_advantages": True,
 }
 
+BESTWORST16_COLUMN = {
+    "rollout.max_length": 512,
+    "ppo.batch_size": 64,
+    "rollout.num_episodes": 256,  # 16 prompts x 16 samples
+    "rollout.samples_per_prompt": 16,
+    "rollout.keep_ends": 2,  # 4 of 16
+    "rollout.overlong.penalty": 1.0,
+    "epochs": 1,
+    "ppo.update_epochs": 2,
+    "ppo.estimator.kind": "gae",
+    "ppo.estimator.group_reward": True,
+    "ppo.optimizer.learning_rate": LLM["ppo"]["optimizer"]["learning_rate"],  # same as llm
+    "ppo.clip.low": 0.2,
+    "ppo.clip.high": 0.2,
+    "ppo.gamma": 1.0,
+    "ppo.gae_lambda": 0.95,
+    "ppo.value_lambda": 1.0,
+    "ppo.value.coef": 0.5,
+    "ppo.value.half": True,
+    "ppo.entropy_coef": 0.0,
+    "ppo.kl_penalty.entropy_floor": True,
+    "ppo.kl_penalty.adaptive": True,
+    "ppo.kl_penalty.beta": 0.05,
+    "ppo.kl_penalty.target_nats_per_sequence": 6.0,
+    "ppo.optimizer.max_grad_norm": 0.5,
+    "ppo.kl_stop.target": 0.01,
+    "ppo.kl_stop.statistic": "k3",
+    "ppo.aggregation": "token_mean",
+    "ppo.whiten_advantages": True,
+}
+
+REINFORCE_QR_COLUMN = {
+    "rollout.max_length": 256,
+    "rollout.max_new_tokens": 64,
+    "ppo.batch_size": 64,
+    "rollout.num_episodes": 64,  # 16 prompts x 4 samples, one step
+    "rollout.samples_per_prompt": 4,
+    "epochs": 3,
+    "ppo.update_epochs": 1,
+    "ppo.estimator.kind": "rloo",
+    "ppo.optimizer.learning_rate": 1e-4,
+    "policy.mode.kind": "lora",
+    "policy.mode.rank": 16,
+    "ppo.ratio": "none",
+    "ppo.gamma": 1.0,
+    "ppo.entropy_coef": 0.0,
+    "ppo.optimizer.max_grad_norm": 1.0,
+    "ppo.kl_stop.target": None,
+    "ppo.kl_penalty.beta": 0.02,
+    "ppo.kl_penalty.form": "k1_in_score",
+    "ppo.aggregation": "seq_mean_token_sum",
+    "ppo.whiten_advantages": False,
+}
+
 
 def value_of(config: Any, name: str) -> Any:
     for part in name.split("."):
@@ -93,6 +147,28 @@ def test_llm_preset_has_the_step_size_of_its_mode() -> None:
     config = load_config(TrainConfig, preset=LLM)
     assert config.policy.mode.kind == "lora"
     assert 1e-5 <= config.ppo.optimizer.learning_rate <= 1e-4
+
+
+@pytest.mark.parametrize(("name", "expected"), BESTWORST16_COLUMN.items())
+def test_bestworst16_preset_holds_its_column(name: str, expected: object) -> None:
+    config = load_config(TrainConfig, preset=preset("bestworst16"))
+    assert value_of(config, name) == expected
+
+
+@pytest.mark.parametrize(("name", "expected"), REINFORCE_QR_COLUMN.items())
+def test_reinforce_qr_preset_holds_its_column(name: str, expected: object) -> None:
+    config = load_config(TrainConfig, preset=preset("reinforce_qr"))
+    assert value_of(config, name) == expected
+
+
+@pytest.mark.parametrize("world", ["arithmetic", "llm", "toy"])
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_presets_of_algorithms_stand_at_every_scale(name: str, world: str) -> None:
+    config = load_config(TrainConfig, preset=preset(name, world))
+    assert (config.cold_start is not None) == (world == "arithmetic")
+    assert (config.policy.mode.kind == "lora") == (world == "llm")
+    kinds = {"bestworst16": "gae", "reinforce_qr": "rloo"}
+    assert config.ppo.estimator.kind == kinds.get(name, name)
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,7 @@ def test_controller_moves_by_at_most_a_fifth(measured: float, num_sequences: int
 def test_controller_defaults_are_those_of_the_configuration() -> None:
     controller, config = kl.AdaptiveKLController(0.05), KLPenaltyConfig()
     assert controller.target_nats_per_sequence == config.target_nats_per_sequence == 6.0
-    assert controller.horizon_sequences == config.horizon_sequences == 10_000.0
+    assert controller.horizon_sequences == 10_000.0
     assert (controller.beta_min, controller.beta_max) == (1e-4, 1.0)
 
 
@@ -252,6 +252,31 @@ def test_controller_ignores_a_kl_that_is_not_finite(measured: float) -> None:
     assert kl.AdaptiveKLController(0.05).update(measured, 100) == 0.05
 
 
+def check_entropy_floor() -> None:
+    # First rollouts 4, 2, 3, 3, 3: H0 = 3, floor 1.5. 0.75 is half of it, 0.1 would be 0.067.
+    floor = kl.EntropyFloor()
+    assert [floor.target_scale(x) for x in (4.0, 2.0, 3.0, 3.0, 3.0)] == [1.0] * 5
+    for entropy, expected in ((3.0, 1.0), (1.5, 1.0), (0.75, 0.5), (0.1, 0.1), (9.0, 1.0)):
+        assert floor.target_scale(entropy) == pytest.approx(expected)
+    assert floor.first == [4.0, 2.0, 3.0, 3.0, 3.0]
+
+
+def test_entropy_floor_hand_computed() -> None:
+    """Spec 4.11: the target shrinks below half of the entropy at the start."""
+    check_entropy_floor()
+
+
+def test_entropy_below_the_floor_raises_beta() -> None:
+    """A KL that was on target is above it once the target has shrunk."""
+    controller = kl.AdaptiveKLController(0.05, 6.0, 1000.0)
+    assert controller.update(6.0, 100, target_scale=1.0) == pytest.approx(0.05)
+    assert controller.update(6.0, 100, target_scale=0.5) == pytest.approx(0.05 * 1.02)
+
+
+def test_entropy_floor_of_a_policy_without_entropy() -> None:
+    assert kl.EntropyFloor().target_scale(0.0) == 1.0
+
+
 REAL_KL, REAL_CONTROLLER_UPDATE = kl.kl_per_token, kl.AdaptiveKLController.update
 
 
@@ -280,9 +305,15 @@ def update_downwards(self: kl.AdaptiveKLController, measured: float, n: int) -> 
     return REAL_CONTROLLER_UPDATE(self, 2 * self.target_nats_per_sequence - measured, n)
 
 
+def floor_that_follows(self: kl.EntropyFloor, entropy: float) -> float:
+    self.first.append(entropy)
+    return max(0.1, min(1.0, 2 * entropy * len(self.first) / sum(self.first)))
+
+
 @pytest.mark.parametrize(
     ("target", "name", "mutant", "check"),
     [
+        (kl.EntropyFloor, "target_scale", floor_that_follows, check_entropy_floor),
         (kl.KLStop, "should_stop", signed_stop, check_stop_sees_a_negative_statistic),
         (kl.KLStop, "should_stop", stop_on_any_minibatch, check_stop_waits_for_512_tokens),
         (kl, "kl_per_token", kl_with(seed=lambda d: d * d.exp()), check_expectations),

@@ -218,7 +218,7 @@ def check_objective_golden() -> None:
     for half, expected in [(False, 0.45), (True, -0.175)]:
         config = config_of(entropy_coef=0.1, value=ValueConfig(coef=0.5, half=half))
         loss, terms = update.ppo_loss(new, old, config, Totals.of(on))
-        sums = terms.sums(config.clip)
+        sums = terms.sums(config)
         assert float(loss) == pytest.approx(expected, rel=1e-6)
         assert float(sums["entropy"]) == pytest.approx(2.0)
         assert float(sums["ratio"]) == pytest.approx(2.5)

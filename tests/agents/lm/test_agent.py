@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from textgym.errors import PromptError
-from textgym_agents.core.buffer import Batch, Episode, MemoryBuffer, collate
+from textgym_agents.core.buffer import Batch, Episode, collate
 from textgym_agents.core.config import KLPenaltyConfig, OptimizerConfig, PPOConfig, ValueConfig
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.config import (
@@ -21,6 +21,7 @@ from textgym_agents.lm.config import (
 )
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.rollout import Rollout, Transcript
+from textgym_agents.lm.samples import gather_samples
 
 MakePolicy = Callable[..., PolicyValueNetwork]
 MakeEpisode = Callable[..., Episode]
@@ -193,11 +194,9 @@ def test_a_truncated_episode_is_bootstrapped_from_its_last_state(
 
 
 def _prepared(agent: PPOAgent, episodes: list[Episode]) -> Batch:
-    buffer = MemoryBuffer()
-    for each in episodes:
-        buffer.add(each)
-    agent._prepare(buffer)
-    return buffer.batch
+    samples = gather_samples(transcripts_of(episodes), agent.config.ppo)
+    agent._prepare(samples, agent.config.ppo)
+    return samples.buffer.batch
 
 
 @pytest.mark.parametrize("mode", [None, LORA, LastLayersMode(k=1)])

@@ -14,6 +14,7 @@ import torch
 from textgym.cli.main import main
 from textgym.errors import ConfigError
 from textgym_agents.lm.agent import PPOAgent
+from textgym_agents.lm.build import build_agent
 from textgym_agents.lm.checkpoint import (
     OTHER_BYTES,
     BestCheckpoint,
@@ -30,7 +31,7 @@ from textgym_agents.lm.config import (
     TrainMode,
 )
 from textgym_agents.lm.network import PolicyValueNetwork
-from textgym_agents.lm.trainer import build_agent, learn
+from textgym_agents.lm.trainer import learn
 from textgym_agents.run.directory import RunDirectory
 from textgym_agents.run.disk import DiskError
 
@@ -56,7 +57,7 @@ def test_the_size_of_a_checkpoint_is_known_before_it_is_written(
         make_policy(config=policy, hidden_size=64, intermediate_size=1024),
         TrainConfig(policy=policy),
     )
-    predicted = checkpoint_bytes(agent)
+    predicted = checkpoint_bytes(agent.network)
     for p in agent.network.parameters():
         p.grad = torch.zeros_like(p) if p.requires_grad else None
     agent.optimizer.step()
@@ -65,7 +66,7 @@ def test_the_size_of_a_checkpoint_is_known_before_it_is_written(
     save_checkpoint(agent, run, 1, None)
     written = sum(f.stat().st_size for f in run.checkpoint_path(1).rglob("*") if f.is_file())
     tensors = sum(f.stat().st_size for f in run.checkpoint_path(1).rglob("*.safetensors"))
-    assert checkpoint_bytes(agent) == predicted >= written
+    assert checkpoint_bytes(agent.network) == predicted >= written
     assert 0 <= tensors - (predicted - OTHER_BYTES) < 20_000  # names, shapes, the value head
 
 

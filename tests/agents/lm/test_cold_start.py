@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 from textgym.errors import ConfigError, PromptError
 from textgym.prompt import Prompt
+from textgym.prompt_source import Demonstrations
 from textgym_agents.lm.cold_start import (
     ColdStart,
     Demonstration,
@@ -33,8 +35,11 @@ class Targets:
             Prompt(id=f"p{i}", messages=NAMES[i], target=target) for i, target in enumerate(targets)
         ]
 
-    def __len__(self) -> int:
-        return len(self.prompts)
+    def draw(self, key: int, episode: int) -> int:
+        return key % len(self.prompts)
+
+    def demonstrations(self, index: int) -> Demonstrations:
+        return Demonstrations.of_target(self.prompts[index])
 
     def prompt(self, index: int) -> Prompt:
         return self.prompts[index]
@@ -65,6 +70,26 @@ def test_a_share_of_the_demonstrations_is_wrong(share: float) -> None:
 def test_a_target_without_digits_is_replaced_by_another() -> None:
     drawn = draws(Targets("yes", "no"), 1.0, 50)
     assert all(d.completion == ("no" if d.prompt == "A" else "yes") for d in drawn)
+
+
+class Shown(Targets):
+    """A pool whose source has demonstrations of its own; the first prompt is drawn more often."""
+
+    def demonstrations(self, index: int) -> Demonstrations:
+        return Demonstrations(("r", "R"), ("w1", "w2", "w3"))
+
+    def draw(self, key: int, episode: int) -> int:
+        return int(key % 4 == 0)
+
+
+def test_demonstrations_of_the_source_come_before_the_target() -> None:
+    drawn = draws(Shown("7", "8"), 0.75, 4000)
+    counts = Counter(d.completion for d in drawn)
+    shares = {text: count / len(drawn) for text, count in counts.items()}
+    assert shares == pytest.approx(
+        {"r": 0.125, "R": 0.125, "w1": 0.25, "w2": 0.25, "w3": 0.25}, abs=0.03
+    )
+    assert sum(d.prompt == "A" for d in drawn) / len(drawn) == pytest.approx(0.75, abs=0.03)
 
 
 def test_targets_that_cannot_be_wrong_or_shown_are_errors() -> None:

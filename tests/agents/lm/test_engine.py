@@ -65,7 +65,7 @@ def test_logprobs_equal_the_teacher_forced_ones(
     any_policy.temperature = temperature
     generations = generate(any_policy)
     lengths = {len(g.token_ids) for g in generations}
-    assert len(lengths) > 3  # rows end early and leave the batch
+    assert len(lengths) > 2  # rows end early and leave the batch
     assert {g.finish_reason for g in generations} == {"stop", "length"}
     assert largest_difference(any_policy, generations, episode) < 2e-5
 

@@ -31,9 +31,11 @@ def rows_of_table(text: str) -> dict[str, list[str]]:
     return {label.strip(): [value.strip() for value in values] for label, *values in cells}
 
 
-def train(capsys: pytest.CaptureFixture[str], reward: str) -> tuple[dict[str, list[str]], Any]:
+def train(
+    capsys: pytest.CaptureFixture[str], reward: str, *more: str
+) -> tuple[dict[str, list[str]], Any]:
     """Return the last table of a short run, and the metrics of its phases."""
-    arguments = ["train", "--run", "run", "--preset", "seed", "--reward", reward, *QUICK]
+    arguments = ["train", "--run", "run", "--preset", "seed", "--reward", reward, *QUICK, *more]
     assert main(arguments) == 0
     rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     return rows_of_table(capsys.readouterr().out), {row["phase"]: row for row in rows}
@@ -62,3 +64,32 @@ def test_a_reward_with_a_best_value_is_reported_by_success(
     assert table["greedy"] == ["0.0%", "0.0%"]
     assert table["reward, greedy"] == ["0.00", "0.00"]
     assert [metrics["evaluation"][key] for key in SUCCESS] == [0.0, 0.0]
+
+
+MIXTURE = """env.prompts=[{source: arithmetic, config: {below: 9}}, {source: tiny_safety},
+  {source: prompts.jsonl, weight: 2}]"""
+
+
+def test_several_tasks_are_reported_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"question": f"q{i}", "target": str(i)} for i in range(40)]
+    Path("prompts.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    more = ["--set", MIXTURE, "--set", "evaluation.num_episodes=8"]
+    table, metrics = train(capsys, "math", *more)
+    assert table["arithmetic, greedy"] == table["other, sampled"] == ["0.0%", "0.0%"]
+    row = metrics["evaluation"]
+    tasks = {key.split("/", 2)[2] for key in row if key.startswith("evaluation/greedy/")}
+    assert {"arithmetic", "other"} < tasks <= {
+        "arithmetic", "other", "tiny_safety/harmful", "tiny_safety/harmless",
+    }  # fmt: skip
+    for kind in ("greedy", "sampled", "greedy_reward", "sampled_reward"):
+        assert all(row[f"evaluation/{kind}/{task}"] == 0.0 for task in tasks)
+
+
+def test_tasks_are_reported_by_their_rewards_where_no_success_is_known(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    prompts = "env.prompts=[{source: arithmetic}, {source: tiny_code}]"
+    table, _ = train(capsys, "reward.py:half", "--set", prompts)
+    assert table["tiny_code, reward, greedy"] == table["arithmetic, reward, sampled"]
+    assert table["tiny_code, reward, greedy"] == ["0.50", "0.50"]
+    assert "tiny_code, greedy" not in table

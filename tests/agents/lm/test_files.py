@@ -67,7 +67,8 @@ def test_the_folder_opens_with_transformers(
     lm = AutoModelForCausalLM.from_pretrained(tmp_path)
     ids = random_batch().input_ids
     with torch.no_grad():
-        assert torch.equal(lm(input_ids=ids).logits, network.lm(input_ids=ids).logits)
+        theirs, ours = lm(input_ids=ids).logits, network.lm(input_ids=ids).logits
+    torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=1e-4)  # by another matrix product
 
 
 def test_a_base_is_written_once_for_all_checkpoints_of_a_run(

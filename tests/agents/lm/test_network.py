@@ -115,7 +115,7 @@ def padded(batch: Batch, extra: int, *, seed: int = 0) -> Batch:
             return x
         return torch.cat([x, torch.zeros(len(x), extra, dtype=x.dtype)], dim=1)
 
-    wide = Batch(**{name: widen(x) for name, x in vars(batch).items()})
+    wide = Batch(**{name: widen(x) for name, x in vars(batch).items() if x is not None})
     noise = torch.randint(0, NUM_IDS, wide.input_ids.shape, generator=_generator(seed))
     return replace(wide, input_ids=wide.input_ids.where(wide.attention_mask, noise))
 

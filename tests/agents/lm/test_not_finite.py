@@ -15,9 +15,10 @@ from torch import Tensor
 from textgym_agents.core.buffer import Batch
 from textgym_agents.core.guard import NotFiniteError
 from textgym_agents.lm.bad_batch import batch_records, spoilt_parameters
+from textgym_agents.lm.build import build_agent
 from textgym_agents.lm.config import TrainConfig
 from textgym_agents.lm.network import PolicyValueNetwork
-from textgym_agents.lm.trainer import build_agent, learn
+from textgym_agents.lm.trainer import learn
 from textgym_agents.run.directory import RunDirectory
 
 CONFIG: dict[str, Any] = {

@@ -52,8 +52,13 @@ class Scripted:
     def __init__(self, said: Sequence[Sequence[int]]) -> None:
         self.said = iter(said)
         self.prompts: list[list[int]] = []
+        self.policy_version = 0
 
-    def sync(self) -> None:
+    def sync(self, policy_version: int) -> dict[str, float]:
+        self.policy_version = policy_version
+        return {}
+
+    def close(self) -> None:
         """Do nothing."""
 
     def generate(

@@ -312,11 +312,11 @@ def test_a_process_that_dies_ends_the_others_and_costs_nothing(
 
 
 FAILING = """
-import textgym_agents.lm.trainer as trainer
+import textgym_agents.lm.collection as collection
 from textgym.errors import RewardError
-def collect(*_, **__):
+def collect_parts(*_, **__):
     raise RewardError("no reward today")
-trainer.collect = collect
+collection.collect_parts = collect_parts
 """
 
 
@@ -342,6 +342,14 @@ MISTAKES = {
     ),
     "too few prompts": (
         ["--set", "evaluation.num_episodes=1"], {}, "1 held-out prompts are too few for 2",
+    ),
+    "groups that cannot be divided": (
+        ["--preset", "grpo", "--set", "rollout.num_episodes=8", "--set", "ppo.batch_size=8"], {},
+        "rollout.num_episodes (8, in groups of 8) cannot be divided among 2 processes",
+    ),
+    "an engine of one process": (
+        ["--engine", "vllm-server", "--url", "http://127.0.0.1:9"], {},
+        "engine.kind: 'vllm_server' mirrors the policy of one process, and there are 2",
     ),
     "an agent of one process": (
         ["--agent", "q_learning", "--env", "Taxi-v4"], {}, "these agents use one process",
@@ -419,6 +427,103 @@ with launched() as processes:
     else:
         raise AssertionError
 """
+
+
+ESTIMATORS: dict[str, dict[str, Any]] = {
+    "best and worst": {
+        "rollout": {"keep_ends": 1, "overlong": {"penalty": 0.5, "buffer": 1}},
+        "ppo": {
+            "estimator": {"kind": "gae", "group_reward": True, "value_on": "all"},
+            "kl_penalty": {
+                "beta": 0.1, "adaptive": True, "entropy_floor": True, "horizon_sequences": 20,
+            },
+        },
+    },
+    "grpo": {"ppo": {"estimator": {"kind": "grpo"}, "correction": {"kind": "token_tis"}}},
+    "dr_grpo": {"ppo": {"estimator": {"kind": "dr_grpo"}, "kl_penalty": {"beta": 0.1}}},
+    "dapo": {
+        "policy": {"mode": {"kind": "last_k", "k": 1}},
+        "rollout": {"drop_equal": True},
+        "ppo": {"estimator": {"kind": "dapo"}},
+    },
+    "rloo": {
+        "rollout": {"drop_equal": True, "parts_in_flight": 2},
+        "ppo": {"estimator": {"kind": "rloo"}, "update_epochs": 2, "kl_penalty": {"beta": 0.1}},
+    },
+    "reinforce": {"ppo": {"estimator": {"kind": "reinforce"}}},
+    "reinforce, others": {"ppo": {"estimator": {"kind": "reinforce", "baseline": "others"}}},
+    "reinforce_pp": {
+        "ppo": {"estimator": {"kind": "reinforce_pp"}, "kl_penalty": {"beta": 0.1}},
+    },
+}  # fmt: skip
+ESTIMATING = """
+from pathlib import Path
+import pytest
+from textgym_agents.lm.build import build_agent
+from textgym_agents.lm.config import TrainConfig
+from textgym_agents.lm.trainer import Trainer
+from textgym_agents.processes import ONE, launched
+from textgym_agents.run.directory import RunDirectory
+from textgym_agents.run.progress import SilentProgress
+
+def config_of(changes):
+    start = {
+        "iterations": 2,
+        "env": {"id": "textgym:ToyTwoTurn-v0"},
+        "policy": {"legal_ids": [15, 16, 17, 18, 19, 20]},
+        "rollout": {"num_episodes": 24, "num_envs": 6, "samples_per_prompt": 3,
+                    "max_new_tokens": 1, "max_length": 8},
+        "ppo": {"batch_size": 9, "micro_batch_tokens": 16,
+                "optimizer": {"learning_rate": 1e-2, "eps": 1e-2}},  # a small one magnifies noise
+        "evaluation": {"num_episodes": 3},
+    }
+    return TrainConfig.model_validate(
+        {k: {**v, **changes.get(k, {})} if isinstance(v, dict) else v for k, v in start.items()}
+    )
+
+def comparable(rollout):
+    return [
+        (t.ids, t.rewards, t.group, t.is_dropped, t.is_selected, t.length_penalty)
+        for t in rollout.transcripts
+    ]
+
+with launched() as processes:
+    num_drawn = 0
+    for name, changes in CHANGES.items():
+        done = {}
+        for some in (ONE, processes):
+            agent = build_agent(config_of(changes), processes=some)
+            assert agent.network.packs
+            trainer = Trainer(agent, RunDirectory(Path("none")), SilentProgress())
+            agent.start_reference()
+            steps = []
+            for iteration in range(2):
+                rollout = trainer.collector.collect(iteration)
+                metrics = agent.update(rollout, iteration=iteration, progress=0.0)
+                steps.append((comparable(rollout), metrics))
+            trainer.close()
+            done[some] = steps, agent
+        (alone, one), (shared, agent) = done.values()
+        for (rollout, metrics), (other, found) in zip(alone, shared, strict=True):
+            assert rollout == other, name
+            assert found == pytest.approx(metrics, abs=1e-5, nan_ok=True), name
+            num_drawn += len(rollout) > 24
+            assert metrics["ppo/grad_norm"] > 1e-3, name
+        assert agent.baseline.means == one.baseline.means, name
+        assert agent.entropy_floor.first == pytest.approx(one.entropy_floor.first, abs=1e-5)
+        for p, q in zip(agent.network.parameters(), one.network.parameters(), strict=True):
+            torch.testing.assert_close(p, q, rtol=0, atol=1e-5)
+    assert num_drawn >= 2  # groups of equal scores, in whose place others were drawn
+print("equal")
+"""
+
+
+def test_groups_are_compared_whole_by_every_estimator(runner: Runner) -> None:
+    """Rollouts, losses and baselines of two processes are those of one, replacements included."""
+    code = f"CHANGES = {ESTIMATORS!r}\n{ESTIMATING}"
+    outcome = runner.run(code=dict.fromkeys(range(2), code))
+    assert outcome.codes == [0, 0], outcome.text
+    assert [log.splitlines()[-1] for log in outcome.logs] == ["equal", "equal"]
 
 
 def test_what_processes_share(runner: Runner) -> None:

@@ -53,6 +53,14 @@ MISTAKES = {
         ["--preset", "seed", "--set", "ppo.batch_size=8"],
         ["ppo.batch_size (8) is larger than rollout.num_episodes (4)"],
     ),
+    "a group of one": (
+        ["--preset", "grpo", "--set", "rollout.samples_per_prompt=1"],
+        ["ppo.estimator is grpo", "rollout.samples_per_prompt is 1; set it to 2 or more"],
+    ),
+    "a group with a discount": (
+        ["--preset", "rloo", "--set", "ppo.gamma=0.99"],
+        ["gamma is 0.99", "set gamma to 1 or take gae"],
+    ),
     "environments that do not divide the rollout": (
         ["--preset", "seed", "--set", "rollout.num_envs=3"],
         ["num_episodes (4) must be a multiple of num_envs (3)"],
@@ -64,7 +72,7 @@ MISTAKES = {
         ["--preset", "sead"], ["no preset named 'sead'. Did you mean 'seed'?", "arithmetic"],
     ),
     "an unknown mode": (
-        ["--set", "policy.mode.kind=qlora"], ["policy.mode", "'full'", "'lora'", "'last_k'"],
+        ["--set", "policy.mode.kind=lora2"], ["policy.mode", "'full'", "'lora'", "'last_k'"],
     ),
     "a missing file": (["missing.yaml"], ["missing.yaml: cannot be read"]),
     "a folder as the configuration": (["folder"], ["folder: cannot be read: Is a directory"]),
@@ -78,6 +86,21 @@ MISTAKES = {
     "a negative seed": (["--seed", "-1"], ["'seed' is -1: Input should be greater than"]),
     "no threads": (["--threads", "0"], ["'threads' is 0: Input should be greater than 0"]),
     "an unknown device": (["--device", "tpu"], ["'device' is 'tpu'", "'cpu'"]),
+    "an unknown engine": (
+        ["--engine", "vlm"], ["no engine named 'vlm'. Did you mean 'vllm'?", "vllm-server"],
+    ),
+    "a server for another engine": (
+        ["--url", "http://127.0.0.1:1"], ["--url names a vLLM server", "--engine vllm-server"],
+    ),
+    "a server that does not answer": (
+        ["--engine", "vllm-server", "--url", "http://127.0.0.1:9", "--set",
+         "engine.reconnect_seconds=0"],
+        ["no vLLM server answers (http://127.0.0.1:9: ConnectError", "textgym vllm-server"],
+    ),
+    "an engine for agents without a language model": (
+        ["--agent", "q_learning", "--env", "Taxi-v3", "--engine", "vllm"],
+        ["--engine and --url are for language models"],
+    ),
     "a misspelt option": (["--thread", "1"], ["'--thread'. Did you mean '--threads'?"]),
     "two configurations": (["bad.yaml", "list.yaml"], ["unexpected argument 'list.yaml'"]),
     "a model's folder that is none": (
@@ -131,7 +154,33 @@ def test_a_mistake_is_one_clear_error(capsys: pytest.CaptureFixture[str], mistak
     assert not Path("runs").exists()  # nothing that looks like a run
 
 
+def test_an_engine_that_is_not_installed_is_one_clear_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("textgym_agents.lm.engines.installation.find_spec", lambda name: None)
+    for arguments in (["train", "--engine", "vllm"], ["vllm-server", "tiny"]):
+        said = error_of(capsys, *arguments)
+        assert "needs the package vllm, which is not installed" in said
+        assert "pip install vllm==0.32.0" in said
+        assert "docs/engines.md" in said
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("preset", ["grpo", "bestworst16"])
+def test_presets_of_algorithms_run_in_the_embedded_world(
+    preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("textgym_agents.lm.trainer.plot_run", lambda run: None)
+    small = [
+        "--set", "rollout.num_episodes=32", "--set", "rollout.num_envs=32",
+        "--set", "ppo.batch_size=16", "--set", "cold_start.steps=1",
+    ]  # fmt: skip
+    assert main(["train", "--preset", preset, "--run", "run", *QUICK[:2], *QUICK[-2:], *small]) == 0
+    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    (row,) = [row for row in rows if row["phase"] == "ppo"]
+    assert row["groups/num_drawn"] == 32 / 8 if preset == "grpo" else row["groups/num_drawn"] > 1
+
+
 def test_a_gpu_that_is_not_there_is_one_clear_error(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["train"], ["evaluate", "tiny"]):
         said = error_of(capsys, *arguments, "--device", "cuda")

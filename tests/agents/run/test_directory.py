@@ -46,6 +46,9 @@ def test_the_latest_checkpoint_is_the_newest_whole_one(run: RunDirectory) -> Non
     assert run.latest_checkpoint() == ten
     assert names(run) == ["iteration-0000009", "iteration-0000010"]  # nothing of the one half done
     assert (ten / "policy" / "weights").read_text() == "10"
+    save(run, 9_999_999)
+    save(run, 10_000_000)
+    assert [path.name for path in run.checkpoints()] == ["iteration-9999999", "iteration-10000000"]
 
 
 def test_only_the_last_checkpoints_and_the_best_stay(run: RunDirectory) -> None:

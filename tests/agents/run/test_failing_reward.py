@@ -35,7 +35,7 @@ PLUGIN = """
 
     class Faulty(textgym.Reward):
         name: ClassVar[str] = "faulty"
-        time_limit: ClassVar[float] = 1.0
+        time_limit: ClassVar[float] = 2.0
         memory_limit: ClassVar[int] = 1 << 29
 
         def score(self, sample):

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Self
+from zipfile import BadZipFile
 
 import numpy as np
 import sb3_contrib
 import stable_baselines3
-import torch
 from pydantic import NonNegativeInt
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -24,7 +24,14 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from textgym.errors import ConfigError
-from textgym_agents.agent import AgentConfig, OnMetrics, check_count
+from textgym_agents.agent import (
+    ACTION_MASKS,
+    WHOLE,
+    AgentConfig,
+    OnMetrics,
+    Part,
+    check_count,
+)
 from textgym_agents.agent_files import read_config, write_manifest
 from textgym_agents.classic.agent import (
     NETWORK_FILE,
@@ -35,8 +42,17 @@ from textgym_agents.classic.agent import (
 )
 from textgym_agents.classic.envs import make_vector_env, resets_in_same_step
 from textgym_agents.classic.reports import Reports
-from textgym_agents.classic.sb3.callback import ReportingCallback, make_logger
+from textgym_agents.classic.sb3.callback import PartIsOver, ReportingCallback, make_logger
 from textgym_agents.classic.sb3.config import SB3Config
+from textgym_agents.classic.sb3.saved_state import (
+    cut_episodes,
+    load_replay,
+    read_counters,
+    read_statistics,
+    restore_counters,
+    restore_statistics,
+    save_replay,
+)
 from textgym_agents.classic.sb3.vec_env import NativeVecEnv, SpacesOnly
 from textgym_agents.classic.space_files import space_from_json, space_to_json
 from textgym_agents.core.optimizer_state import optimizer_tensors, restore_optimizer
@@ -50,7 +66,8 @@ class SB3State(AgentConfig):
     observation_space: dict[str, Any]
     action_space: dict[str, Any]
     seed: NonNegativeInt
-    num_steps: NonNegativeInt
+    counters: dict[str, int | float]
+    """See `saved_state.COUNTERS`."""
 
 
 class SB3Agent:
@@ -77,6 +94,7 @@ class SB3Agent:
         total_steps: int,
         seed: int = 0,
         on_metrics: OnMetrics | None = None,
+        part: Part = WHOLE,
     ) -> None:
         """Learn for a number of environment steps; a second call goes on where the first ended.
 
@@ -85,6 +103,7 @@ class SB3Agent:
             total_steps: summed over the copies; algorithms with rollouts finish the last one.
             seed: of the copies and of the global generators, which Stable-Baselines3 seeds.
             on_metrics: told of progress now and then, and once at the end.
+            part: where this call stands in a longer stretch of learning.
 
         Raises:
             ConfigError: a budget that is no positive integer, a space or a setting that the
@@ -97,12 +116,18 @@ class SB3Agent:
             with self._explained():
                 model = self._prepare(envs, seed)
                 statistics = EpisodeStatistics()
-                reports = Reports(on_metrics, statistics, total_steps)
+                reports = Reports(on_metrics, statistics, part.whole(total_steps))
                 model.set_logger(make_logger(reports))
-                callback = ReportingCallback(reports, statistics)
-            model.learn(
-                total_steps, callback=callback, log_interval=1, reset_num_timesteps=is_first
-            )
+                callback = ReportingCallback(reports, statistics, total_steps)
+            with suppress(PartIsOver):
+                model.learn(
+                    total_steps + part.after,
+                    callback=callback,
+                    log_interval=1,
+                    reset_num_timesteps=is_first,
+                )
+            cut_episodes(model)
+            model.logger.dump()
             reports.finish()
 
     @contextmanager
@@ -143,25 +168,21 @@ class SB3Agent:
             self.model.set_random_seed(seed)
         return self.model
 
-    def act(
-        self,
-        observation: Any,
-        *,
-        deterministic: bool = True,
-        action_masks: np.ndarray[Any, Any] | None = None,
-    ) -> Any:
-        """Return the action for one observation; `action_masks` are for MaskablePPO alone."""
+    def act(self, observation: Any, *, deterministic: bool = True) -> Any:
+        """Return the action for one observation: the best known, or one sampled."""
+        return self._predict(observation, deterministic=deterministic)
+
+    def _predict(self, observation: Any, **how: Any) -> Any:
+        """Return the action of the algorithm, which is told how by its own arguments."""
         if self.model is None:
             raise ConfigError(f"{self.name} has not learnt anything: call learn() or load() first")
         if self._normalize is not None:
             observation = self._normalize.normalize_obs(np.asarray(observation))
-        masks = {} if action_masks is None else {"action_masks": action_masks}
-        predict: Any = self.model.predict
-        action, _ = predict(observation, deterministic=deterministic, **masks)
+        action, _ = self.model.predict(observation, **how)
         return int(action) if np.ndim(action) == 0 else action
 
     def save(self, path: str | Path) -> None:
-        """Write configuration, weights and optimiser; not the replay buffer of DQN."""
+        """Write configuration, weights, optimiser, statistics, and the replay buffer of DQN."""
         if self.model is None:
             raise ConfigError(f"{self.name} has not learnt anything: there is nothing to save")
         folder = write_manifest(path, self.name, self.config)
@@ -169,13 +190,14 @@ class SB3Agent:
             observation_space=space_to_json(self.model.observation_space),
             action_space=space_to_json(self.model.action_space),
             seed=self.seed,
-            num_steps=self.num_steps,
+            counters=read_counters(self.model),
         )
         (folder / STATE_FILE).write_text(json.dumps(state.model_dump(), indent=2) + "\n")
         weights = {n: x.clone().contiguous() for n, x in self.model.policy.state_dict().items()}
         save_file(weights, folder / NETWORK_FILE)
         save_file(optimizer_tensors(self.model.policy.optimizer), folder / OPTIMIZER_FILE)
-        save_file(_statistics(self._normalize), folder / STATISTICS_FILE)
+        save_file(read_statistics(self._normalize), folder / STATISTICS_FILE)
+        save_replay(folder, self.model)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -188,8 +210,11 @@ class SB3Agent:
             assert agent.model is not None
             agent.model.policy.load_state_dict(load_file(folder / NETWORK_FILE))
             restore_optimizer(agent.model.policy.optimizer, load_file(folder / OPTIMIZER_FILE))
-            _restore(agent._normalize, load_file(folder / STATISTICS_FILE))
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            restore_statistics(agent._normalize, load_file(folder / STATISTICS_FILE))
+            load_replay(folder, agent.model)
+        except (
+            OSError, EOFError, ValueError, KeyError, RuntimeError, SafetensorError, BadZipFile,
+        ) as error:  # fmt: skip
             raise ConfigError(f"{folder} holds no complete '{cls.name}' agent: {error}") from error
         return agent
 
@@ -197,7 +222,7 @@ class SB3Agent:
         """Make the algorithm on environments that know their spaces and nothing else."""
         spaces = space_from_json(state.observation_space), space_from_json(state.action_space)
         envs = self._wrap(SpacesOnly(self.config.num_envs, *spaces))
-        self._prepare(envs, state.seed).num_timesteps = state.num_steps
+        restore_counters(self._prepare(envs, state.seed), state.counters)
 
 
 class SB3PPOAgent(SB3Agent):
@@ -229,10 +254,29 @@ class SB3TRPOAgent(SB3Agent):
 
 
 class SB3MaskablePPOAgent(SB3Agent):
-    """PPO that never samples an action which the environment's `action_masks` rules out."""
+    """PPO that never takes an action which the environment's `action_masks` rules out."""
 
     name: ClassVar[str] = "sb3:maskable_ppo"
     algorithm = sb3_contrib.MaskablePPO
+    takes_action_masks: ClassVar[bool] = True
+
+    def _prepare(self, envs: VecEnv, seed: int) -> BaseAlgorithm:
+        if not (isinstance(envs.unwrapped, SpacesOnly) or envs.has_attr(ACTION_MASKS)):
+            raise ConfigError(
+                f"{self.name}: the environment has no method {ACTION_MASKS}(), which says what is "
+                "allowed; take sb3:ppo where every action is"
+            )
+        return super()._prepare(envs, seed)
+
+    def act(
+        self,
+        observation: Any,
+        *,
+        deterministic: bool = True,
+        action_masks: np.ndarray[Any, Any] | None = None,
+    ) -> Any:
+        """Return the action for one observation, out of those that a mask (A,) allows."""
+        return self._predict(observation, deterministic=deterministic, action_masks=action_masks)
 
 
 def make_sb3_env(env: EnvSource, config: SB3Config) -> VecEnv:
@@ -254,22 +298,3 @@ def make_sb3_env(env: EnvSource, config: SB3Config) -> VecEnv:
             "'auto' or 'dummy'"
         )
     return DummyVecEnv([lambda: Monitor(make_env(spec))] * config.num_envs)
-
-
-def _statistics(normalize: VecNormalize | None) -> dict[str, torch.Tensor]:
-    if normalize is None:
-        return {}
-    known = {"observations": normalize.obs_rms, "rewards": normalize.ret_rms}
-    return {
-        f"{name}.{part}": torch.as_tensor(np.asarray(getattr(statistics, part)))
-        for name, statistics in known.items()
-        if hasattr(statistics, "mean")
-        for part in ("mean", "var", "count")
-    }
-
-
-def _restore(normalize: VecNormalize | None, tensors: dict[str, torch.Tensor]) -> None:
-    for name, tensor in tensors.items():
-        owner, _, part = name.partition(".")
-        statistics = getattr(normalize, "obs_rms" if owner == "observations" else "ret_rms")
-        setattr(statistics, part, float(tensor) if part == "count" else tensor.numpy())

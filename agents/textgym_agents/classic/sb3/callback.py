@@ -14,12 +14,29 @@ from textgym_agents.episode_statistics import EpisodeStatistics
 TRAIN = "train/"
 
 
-class ReportingCallback(BaseCallback):
-    """Counts steps and the episodes that the infos tell of."""
+class PartIsOver(Exception):  # no error: it ends `learn` between two rollouts
+    """The part of the budget is spent."""
 
-    def __init__(self, reports: Reports, statistics: EpisodeStatistics) -> None:
+
+class ReportingCallback(BaseCallback):
+    """Counts steps and the episodes that the infos tell of.
+
+    Args:
+        reports: is told of steps.
+        statistics: is told of episodes.
+        total_steps: raise `PartIsOver` before the rollout that would begin after as many.
+    """
+
+    def __init__(self, reports: Reports, statistics: EpisodeStatistics, total_steps: int) -> None:
         super().__init__()
         self._reports, self._statistics = reports, statistics
+        self._total_steps = total_steps
+
+    def _on_rollout_start(self) -> None:
+        # An algorithm that is told of the whole budget has the right schedules; returning False
+        # from `_on_step` would stop it in the middle of a rollout, and before the update.
+        if self._reports.num_steps >= self._total_steps:
+            raise PartIsOver
 
     def _on_step(self) -> bool:
         infos: list[dict[str, Any]] = self.locals["infos"]

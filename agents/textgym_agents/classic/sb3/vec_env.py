@@ -19,9 +19,9 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
 from textgym.errors import ConfigError
+from textgym_agents.agent import ACTION_MASKS
 from textgym_agents.classic.envs import AnyVectorEnv, autoreset_mode
 
-ACTION_MASKS = "action_masks"
 INFO_KEYS = ("is_success", "status")
 Indices = int | Iterable[int] | None
 

@@ -18,7 +18,7 @@ from textgym_agents.core.guard import NotFiniteError, StepGuard
 from textgym_agents.lm.checkpoint import BestCheckpoint, policy_bytes, save_base
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.policy_files import POLICY_FOLDER
-from textgym_agents.lm.trainer import find_device, set_threads
+from textgym_agents.lm.build import find_device, set_threads
 from textgym_agents.lm.tuning.config import DPORunConfig, SFTRunConfig
 from textgym_agents.lm.tuning.data import Examples, read_examples
 from textgym_agents.lm.tuning.trl_trainers import RunCallback, input_records, make_trainer
@@ -26,7 +26,7 @@ from textgym_agents.processes import ONE, Processes
 from textgym_agents.run.directory import STATE_FILE, RunDirectory, write_records
 from textgym_agents.run.disk import check_room, disk_errors
 from textgym_agents.run.environment import describe_environment
-from textgym_agents.run.interrupt import Interrupt
+from textgym_agents.run.interrupt import MESSAGE, Interrupt
 from textgym_agents.run.metrics import MetricsLog, SilentLog
 from textgym_agents.run.plots import plot_tuning_run
 from textgym_agents.run.progress import Progress, SilentProgress
@@ -100,7 +100,7 @@ class Tuning:
         self.processes.from_main(self._prepare)
         with (
             tempfile.TemporaryDirectory() as folder,
-            Interrupt(is_silent=not self.processes.is_main) as interrupt,
+            Interrupt(MESSAGE if self.processes.is_main else None) as interrupt,
         ):
             callback = RunCallback(
                 self.config,

@@ -13,16 +13,21 @@ import ast
 import builtins
 from typing import NamedTuple
 
+from textgym_plugins.code.guest.trees import walk
+
 _LITERALS = (
-    ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.UnaryOp, ast.USub, ast.UAdd, ast.Load,
+    ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.UnaryOp, ast.USub, ast.UAdd,
 )  # fmt: skip
 
 
 class EarlyCall(NamedTuple):
-    """A call in an assertion, by the number of its test."""
+    """A call in an assertion."""
 
     number: int
-    call: ast.Call
+    """Of the test."""
+    function: ast.expr
+    arguments: list[ast.expr]
+    keywords: list[ast.keyword]
 
 
 def early_call(node: ast.Assert, names: frozenset[str]) -> ast.Call | None:
@@ -37,9 +42,9 @@ def early_call(node: ast.Assert, names: frozenset[str]) -> ast.Call | None:
         return None
     (call,) = found
     assert isinstance(call.func, ast.Name)
-    others = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} - {call.func.id}
-    uses = sum(isinstance(n, ast.Name) and n.id == call.func.id for n in ast.walk(node))
-    is_alone = uses == 1 and all(hasattr(builtins, n) and n not in names for n in others)
+    used = [n.id for n in walk(node) if isinstance(n, ast.Name)]
+    used.remove(call.func.id)  # a second use of the function is one too many
+    is_alone = all(hasattr(builtins, name) and name not in names for name in used)
     return call if is_alone else None
 
 
@@ -50,7 +55,7 @@ def _is_early(call: ast.Call, names: frozenset[str]) -> bool:
         return False
     parts = [*call.args, *(keyword.value for keyword in call.keywords)]
     is_plain = all(keyword.arg is not None for keyword in call.keywords)
-    return is_plain and all(isinstance(n, _LITERALS) for part in parts for n in ast.walk(part))
+    return is_plain and all(isinstance(n, _LITERALS) for part in parts for n in walk(part))
 
 
 def _unconditional(node: ast.expr) -> list[ast.Call]:

@@ -9,22 +9,42 @@ from __future__ import annotations
 import ast
 import builtins
 import collections
-import copy
 import functools
 import itertools
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from textgym_plugins.code.guest import purity
 from textgym_plugins.code.guest.ahead import EarlyCall, early_call
 from textgym_plugins.code.guest.classes import class_names
+from textgym_plugins.code.guest.trees import walk
 
 RECORDER = "__textgym_test__"
 _ERROR = "__textgym_error__"
 _FILE = "tests.py"
 _RAISES = frozenset({"raises", "assertRaises", "assertRaisesRegex"})
 _MAX_TEXT = 160
+_BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")
+"""Where a statement holds statements, or what holds them, in the order of the text."""
+
+
+class _Place(TypedDict):
+    lineno: int
+    col_offset: int
+
+
+# Nodes that are made here all say that they are from the beginning; those that are always the same
+# are made once.
+_PLACE: _Place = {"lineno": 1, "col_offset": 0}
+_LOAD = ast.Load()
+_METHODS = {
+    name: ast.Attribute(ast.Name(RECORDER, _LOAD, **_PLACE), name, _LOAD, **_PLACE)
+    for name in ("ask", "answer", "begin", "succeed", "fail")
+}
+_ANY = ast.Name("BaseException", _LOAD, **_PLACE)
+_CAUGHT = ast.Name(_ERROR, _LOAD, **_PLACE)
 
 
 @dataclass
@@ -62,10 +82,12 @@ def make_plan(source: str, owned: frozenset[str], entry: str | None = None) -> P
         entry: the one that is tested; it is wanted even if the code does not read it.
     """
     tree = ast.parse(source, _FILE)
-    read = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    nodes = walk(tree)
+    uses = [node for node in nodes if isinstance(node, ast.Name)]
+    read = {node.id for node in uses if isinstance(node.ctx, ast.Load)}
     modules = frozenset(
         node.value.id
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Attribute)
         and isinstance(node.value, ast.Name)
         and node.value.id in sys.stdlib_module_names
@@ -79,14 +101,12 @@ def make_plan(source: str, owned: frozenset[str], entry: str | None = None) -> P
         and not node.args.args
     ]
     bound = _bound(tree)
-    is_pure = purity.is_pure(tree)
+    is_pure, classes = purity.is_pure(nodes), class_names(nodes)
     if entry is not None:
         owned, read = owned | {entry}, read | {entry}
-    names = _program_names(tree, read - bound, owned - bound)
-    classes = class_names(tree)
-    marker = _Marker(source, frozenset(names), _called_once(tree))
-    tree = ast.fix_missing_locations(marker.visit(tree))
-    code = compile(tree, _FILE, "exec")
+    names = _program_names(nodes, read - bound, owned - bound)
+    marker = _Marker(source, frozenset(names), _called_once(tree, uses))
+    code = compile(marker.visit(tree), _FILE, "exec")
     return Plan(
         code, marker.texts, marker.is_certain, names, modules, functions, "check" in read, is_pure,
         marker.is_repeated, classes,
@@ -102,11 +122,11 @@ def _bound(tree: ast.Module) -> set[str]:
         elif isinstance(node, ast.Import | ast.ImportFrom):
             bound |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
         elif isinstance(node, ast.Assign):
-            bound |= {n.id for t in node.targets for n in ast.walk(t) if isinstance(n, ast.Name)}
+            bound |= {n.id for t in node.targets for n in walk(t) if isinstance(n, ast.Name)}
     return bound
 
 
-def _program_names(tree: ast.Module, read: set[str], owned: frozenset[str]) -> list[str]:
+def _program_names(nodes: Sequence[ast.AST], read: set[str], owned: frozenset[str]) -> list[str]:
     """Return the names that the program may answer for.
 
     A built-in stays what it is, or the program could judge itself with an `abs` or a `set` of its
@@ -114,38 +134,38 @@ def _program_names(tree: ast.Module, read: set[str], owned: frozenset[str]) -> l
     """
     foreign = {name for name in read if not hasattr(builtins, name)}
     owned_builtins = (owned & read) - foreign
-    if not owned and not any(name in _called(tree) for name in foreign):
-        owned_builtins = _innermost_builtin(tree)
+    if not owned and not foreign & _called(nodes):
+        owned_builtins = _innermost_builtin(nodes)
     return sorted(foreign | owned_builtins)
 
 
-def _called(tree: ast.AST) -> set[str]:
+def _called(nodes: Sequence[ast.AST]) -> set[str]:
     return {
         node.func.id
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     }
 
 
-def _innermost_builtin(tree: ast.Module) -> frozenset[str]:
+def _innermost_builtin(nodes: Sequence[ast.AST]) -> frozenset[str]:
     """Return the one built-in that every assertion calls innermost: `sum` of `sum(1, 2) == 3`."""
     common: set[str] | None = None
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Assert):
             calls = {
                 call.func.id
-                for call in ast.walk(node.test)
+                for call in walk(node.test)
                 if isinstance(call, ast.Call)
                 and isinstance(call.func, ast.Name)
-                and not any(_called(argument) for argument in call.args)
+                and not any(_called(walk(argument)) for argument in call.args)
             }
             common = calls if common is None else common & calls
     return frozenset(common) if common is not None and len(common) == 1 else frozenset()
 
 
-def _called_once(tree: ast.Module) -> frozenset[str]:
+def _called_once(tree: ast.Module, names: Sequence[ast.Name]) -> frozenset[str]:
     """Return the functions that the code calls in one statement of its own, or not at all."""
-    uses = collections.Counter(n.id for n in ast.walk(tree) if isinstance(n, ast.Name))
+    uses = collections.Counter(node.id for node in names)
     for node in tree.body:
         match node:
             case ast.Expr(value=ast.Call(func=ast.Name(id=name))):
@@ -155,7 +175,7 @@ def _called_once(tree: ast.Module) -> frozenset[str]:
 
 
 class _Marker(ast.NodeTransformer):
-    """Wraps each test, and leaves test classes to unittest."""
+    """Wraps each test, and leaves test classes to unittest. It looks at statements alone."""
 
     def __init__(self, source: str, names: frozenset[str], called_once: frozenset[str]) -> None:
         self._names = names
@@ -168,6 +188,13 @@ class _Marker(ast.NodeTransformer):
         self._depth = 0
         self._num_loops = 0
 
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        for name in _BLOCKS:
+            block = getattr(node, name, None)
+            if block:
+                setattr(node, name, [self.visit(each) for each in block])
+        return node
+
     def visit_Module(self, node: ast.Module) -> ast.AST:
         self.generic_visit(node)
         node.body = self._with_questions(node.body)
@@ -177,10 +204,10 @@ class _Marker(ast.NodeTransformer):
         call = early_call(node, self._names)
         wrapped = self._wrap(node)
         if call is not None:
-            question = EarlyCall(len(self.texts) - 1, copy.deepcopy(call))
-            self._early[wrapped] = question
-            call.args = [ast.Constant(question.number), call.func, *call.args]
-            call.func = _recorder("answer")
+            index = len(self.texts) - 1
+            self._early[wrapped] = EarlyCall(index, call.func, call.args, call.keywords)
+            call.args = [ast.Constant(index, **_PLACE), call.func, *call.args]
+            call.func = _METHODS["answer"]
         return wrapped
 
     def visit_Try(self, node: ast.Try) -> ast.AST:
@@ -251,23 +278,14 @@ class _Marker(ast.NodeTransformer):
         self.texts.append(text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}...")
         self.is_certain.append(self._depth == 0)
         self.is_repeated.append(self._num_loops > 0)
-        handler = ast.ExceptHandler(
-            ast.Name("BaseException", ast.Load()),
-            _ERROR,
-            [_record("fail", index, ast.Name(_ERROR, ast.Load()))],
-        )
-        wrapped = ast.Try(
-            [_record("begin", index), node], [handler], [_record("succeed", index)], []
-        )
-        return ast.copy_location(wrapped, node)
+        number = ast.Constant(index, **_PLACE)
+        failed = ast.ExceptHandler(_ANY, _ERROR, [_record("fail", number, _CAUGHT)], **_PLACE)
+        passed = _record("succeed", number)
+        return ast.Try([_record("begin", number), node], [failed], [passed], [], **_PLACE)
 
 
-def _recorder(method: str) -> ast.expr:
-    return ast.Attribute(ast.Name(RECORDER, ast.Load()), method, ast.Load())
-
-
-def _record(method: str, index: int, *arguments: ast.expr) -> ast.stmt:
-    return ast.Expr(ast.Call(_recorder(method), [ast.Constant(index), *arguments], []))
+def _record(method: str, *arguments: ast.expr) -> ast.stmt:
+    return ast.Expr(ast.Call(_METHODS[method], list(arguments), [], **_PLACE), **_PLACE)
 
 
 def _ask_early(questions: list[EarlyCall]) -> ast.stmt:
@@ -277,21 +295,25 @@ def _ask_early(questions: list[EarlyCall]) -> ast.stmt:
     """
     nothing = ast.arguments([], [], None, [], [], None, [])
     rows: list[ast.expr] = []
-    for index, call in questions:
+    for call in questions:
         keywords = ast.Dict(
-            [ast.Constant(keyword.arg) for keyword in call.keywords],
+            [ast.Constant(keyword.arg, **_PLACE) for keyword in call.keywords],
             [keyword.value for keyword in call.keywords],
+            **_PLACE,
         )
-        function = ast.Lambda(nothing, call.func)
-        arguments = ast.Tuple(call.args, ast.Load())
-        row: list[ast.expr] = [ast.Constant(index), function, arguments, keywords]
-        rows.append(ast.Tuple(row, ast.Load()))
-    return ast.Expr(ast.Call(_recorder("ask"), rows, []))
+        row: list[ast.expr] = [
+            ast.Constant(call.number, **_PLACE),
+            ast.Lambda(nothing, call.function, **_PLACE),
+            ast.Tuple(call.arguments, _LOAD, **_PLACE),
+            keywords,
+        ]
+        rows.append(ast.Tuple(row, _LOAD, **_PLACE))
+    return _record("ask", *rows)
 
 
 def _judges(node: ast.stmt) -> bool:
     """Whether a try or with statement is a test as a whole."""
-    for part in ast.walk(node):
+    for part in walk(node):
         if isinstance(part, ast.Assert):
             return True
         if isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute | ast.Name):

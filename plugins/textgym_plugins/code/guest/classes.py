@@ -8,24 +8,26 @@ for which of the two a name is would let it choose; so the tests' use of the nam
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 
 from textgym_plugins.code.guest.remote import METHODS
+from textgym_plugins.code.guest.trees import walk
 
 
-def class_names(tree: ast.AST) -> frozenset[str]:
-    """Return the capitalised names that the code uses as classes.
+def class_names(nodes: Sequence[ast.AST]) -> frozenset[str]:
+    """Return the capitalised names that code of these nodes uses as classes.
 
     It does if it asks for an instance of one, reads an attribute of one, makes one of nothing, has
     two of them in one expression, enters one, or uses one as no built-in value can be used.
     """
-    if not any(name[:1].isupper() for name in _made_inside(tree)):  # only for speed
+    if not any(name[:1].isupper() for node in nodes for name in _made(node)):  # only for speed
         return frozenset()
-    makers = _makers(tree)
+    makers = _makers(nodes)
     found: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         match node:
             case ast.Call(func=ast.Name(id="isinstance" | "issubclass"), args=[_, kinds]):
-                found |= {n.id for n in ast.walk(kinds) if isinstance(n, ast.Name)}
+                found |= {n.id for n in walk(kinds) if isinstance(n, ast.Name)}
             case ast.Call(func=ast.Name(id=name), args=[], keywords=[]):
                 found.add(name)
             case ast.Expr(value=ast.Call(func=ast.Attribute(value=owner))):
@@ -45,22 +47,22 @@ def class_names(tree: ast.AST) -> frozenset[str]:
     return frozenset(name for name in found if name[:1].isupper())
 
 
-def _makers(tree: ast.AST) -> dict[str, set[str]]:
+def _makers(nodes: Sequence[ast.AST]) -> dict[str, set[str]]:
     """Return, for each variable that is assigned what a call returns, the names called."""
     makers: dict[str, set[str]] = {}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Assign):
             for target in node.targets:
                 makers.setdefault(ast.unparse(target), set()).update(_made(node.value))
     return makers
 
 
-def _made(node: ast.expr) -> set[str]:
-    """Return the name that an expression calls."""
+def _made(node: ast.AST) -> set[str]:
+    """Return the name that a node calls."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         return {node.func.id}
     return set()
 
 
 def _made_inside(node: ast.AST) -> set[str]:
-    return {name for part in ast.walk(node) if isinstance(part, ast.expr) for name in _made(part)}
+    return {name for part in walk(node) for name in _made(part)}

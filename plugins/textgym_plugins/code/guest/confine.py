@@ -8,14 +8,16 @@ widen the kernel's surface (user namespaces, ptrace, bpf, io_uring) are denied t
 
 from __future__ import annotations
 
+import _socket
 import ctypes
 import fcntl
+import functools
 import os
-import platform
 import resource
-import socket
 import struct
-from typing import NamedTuple
+from typing import Any
+
+from textgym_plugins.code.guest.orders import LIMITS
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWIPC = 0x08000000
@@ -43,18 +45,54 @@ _LAST_CAP = 63
 _MAX_DESCRIPTOR = 1 << 20
 _MAX_FILES = 1 << 17  # inodes of one tmpfs: an empty file costs memory that its size does not show
 
+NUM_DESCRIPTORS = 4
+"""A child has stdin, stdout, stderr and one connection."""
+_LOWEST = 10
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Limits(NamedTuple):
-    """What one program may use; the executor's `Limits` documents the fields."""
+def _quick(name: str, *types: type) -> Any:
+    """Return a function of the C library for each run: a call costs little, and tells no errno."""
+    function = ctypes.CDLL(None)[name]
+    function.argtypes = types
+    return function
 
-    memory: int
-    processes: int
-    disk: int
-    files: int
-    cpu_seconds: int
-    """Of each process. The supervisor ends a run before that; this holds even if it cannot."""
+
+_mount = _quick("mount", *[ctypes.c_char_p] * 3, ctypes.c_ulong, ctypes.c_char_p)
+_umount2 = _quick("umount2", ctypes.c_char_p, ctypes.c_int)
+_unshare = _quick("unshare", ctypes.c_int)
+_setns = _quick("setns", ctypes.c_int, ctypes.c_int)
+_capset = _quick("capset", ctypes.c_char_p, ctypes.c_char_p)
+
+
+class Limits:
+    """What one program may use, as `setrlimit` and `mount` take it.
+
+    Args:
+        packed: the numbers as an order holds them; the executor's `Limits` documents the fields.
+    """
+
+    def __init__(self, packed: bytes) -> None:
+        self.memory, self.processes, disk, self.files, cpu_seconds = LIMITS.unpack(packed)
+        self.resources = tuple(
+            (which, (limit, limit))
+            for which, limit in (
+                (resource.RLIMIT_DATA, self.memory),
+                (resource.RLIMIT_FSIZE, disk),
+                (resource.RLIMIT_NOFILE, self.files),
+                (resource.RLIMIT_NPROC, self.processes + 4),  # the keepers count as well
+                # Of each process. The supervisor ends a run before; this holds even if it cannot.
+                (resource.RLIMIT_CPU, cpu_seconds or resource.RLIM_INFINITY),
+            )
+        )
+        self.mount_options = f"size={disk},nr_inodes={_MAX_FILES},mode=1777".encode()
+
+
+@functools.lru_cache(maxsize=4)
+def read_limits(packed: bytes) -> Limits:
+    """Return limits from an order; those of a worker's runs are mostly the same."""
+    return Limits(packed)
 
 
 def libc(name: str, *arguments: object) -> int:
@@ -64,6 +102,13 @@ def libc(name: str, *arguments: object) -> int:
         number = ctypes.get_errno()
         raise OSError(number, f"{name}: {os.strerror(number)}")
     return result
+
+
+def raised(descriptor: int) -> int:
+    """Move a descriptor out of the places where those of a child arrive."""
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _LOWEST)
+    os.close(descriptor)
+    return moved
 
 
 def enter_user_namespace() -> None:
@@ -81,20 +126,32 @@ def enter_user_namespace() -> None:
     libc("mount", b"/empty", b"/proc", None, _MS_BIND, None)
 
 
-def mount_files(disk: int) -> None:
-    """Mount a new tmpfs of limited size as /tmp, which holds /dev/shm as well."""
-    options = f"size={disk},nr_inodes={_MAX_FILES},mode=1777".encode()
-    libc("mount", b"tmpfs", b"/tmp", b"tmpfs", _MS_NOSUID_NODEV, options)
-    os.mkdir("/tmp/.shm", 0o1777)
+def mount_files(options: bytes) -> None:
+    """Mount a new tmpfs of limited size as /tmp, to which /dev/shm leads as well."""
+    if _mount(b"tmpfs", b"/tmp", b"tmpfs", _MS_NOSUID_NODEV, options) < 0:
+        libc("mount", b"tmpfs", b"/tmp", b"tmpfs", _MS_NOSUID_NODEV, options)
 
 
 def unmount_files() -> None:
     """Throw the tmpfs away, with all that is in it."""
-    libc("umount2", b"/tmp", _MNT_DETACH)
+    if _umount2(b"/tmp", _MNT_DETACH) < 0:
+        libc("umount2", b"/tmp", _MNT_DETACH)
 
 
-def confine(limits: Limits, *, is_strong: bool, first_closed: int) -> None:
-    """Give up what this process does not need, and all descriptors from `first_closed` on.
+def begin_pids() -> None:
+    """Make the next child of this process the first of a new PID namespace."""
+    if _unshare(CLONE_NEWPID) < 0:
+        libc("unshare", CLONE_NEWPID)
+
+
+def end_pids(own: int) -> None:
+    """Make the next children of this process ones of its own namespace again."""
+    if _setns(own, CLONE_NEWPID) < 0:
+        libc("setns", own, CLONE_NEWPID)
+
+
+def confine(limits: Limits, *, is_strong: bool) -> None:
+    """Give up what this process does not need, and all descriptors after the first four.
 
     Without the namespaces (`is_strong=False`) only limits, session and system calls are left.
     """
@@ -105,9 +162,15 @@ def confine(limits: Limits, *, is_strong: bool, first_closed: int) -> None:
         os.chdir("/tmp")
         if _FILTER is None:  # it denies what of System V would outlive the program
             libc("unshare", CLONE_NEWIPC)
-    os.closerange(first_closed, _MAX_DESCRIPTOR)
-    _set_limits(limits)
-    _drop_privileges()
+    os.closerange(NUM_DESCRIPTORS, _MAX_DESCRIPTOR)
+    for which, limit in limits.resources:
+        try:
+            resource.setrlimit(which, limit)
+        except ValueError:  # what holds already is less
+            _, hard = resource.getrlimit(which)
+            resource.setrlimit(which, (hard, hard))
+    if _capset(_CAP_HEADER, _NO_CAPABILITIES) < 0:
+        libc("capset", _CAP_HEADER, _NO_CAPABILITIES)
 
 
 def die_with(parent: int) -> None:
@@ -136,24 +199,12 @@ def set_fixed_limits() -> None:
 def new_network() -> None:
     """Become the owner of a new network namespace, with nothing but a loopback."""
     libc("unshare", CLONE_NEWNET)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+    control = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+    try:
         request = struct.pack("16sH22x", b"lo", _IFF_UP)
-        fcntl.ioctl(control, _SIOCSIFFLAGS, request)
-
-
-def _set_limits(limits: Limits) -> None:
-    for which, limit in (
-        (resource.RLIMIT_DATA, limits.memory),
-        (resource.RLIMIT_FSIZE, limits.disk),
-        (resource.RLIMIT_NOFILE, limits.files),
-        (resource.RLIMIT_NPROC, limits.processes + 4),  # this process's keepers count as well
-        (resource.RLIMIT_CPU, limits.cpu_seconds or resource.RLIM_INFINITY),
-    ):
-        try:
-            resource.setrlimit(which, (limit, limit))
-        except ValueError:  # what holds already is less
-            _, hard = resource.getrlimit(which)
-            resource.setrlimit(which, (hard, hard))
+        fcntl.ioctl(control.fileno(), _SIOCSIFFLAGS, request)
+    finally:
+        control.close()
 
 
 def forbid_new_privileges() -> None:
@@ -174,10 +225,6 @@ def filter_system_calls() -> None:
     """
     if _FILTER is not None:
         libc("prctl", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, _FILTER_PROGRAM, 0, 0)
-
-
-def _drop_privileges() -> None:
-    libc("capset", _CAP_HEADER, _NO_CAPABILITIES)
 
 
 _DENIED = {
@@ -211,7 +258,7 @@ _X32 = 0x40000000
 
 def _filter() -> bytes | None:
     """Return the seccomp filter of this machine, None for an architecture without a table."""
-    machine = platform.machine()
+    machine = os.uname().machine
     if machine not in _DENIED:
         return None
     audit, makers, opens = _ARCHITECTURE[machine]

@@ -4,8 +4,7 @@ Run as a file by root. The kernel does not limit the processes of root, and root
 a program should; so bubblewrap starts as `nobody`. What `nobody` cannot reach (an interpreter below
 /root) is bound to a place of its own first, in a mount namespace that only this process sees.
 
-Arguments: the folders to stage, joined by colons, then the command, in which `@0` and `@1` stand
-for them.
+Arguments: the folder to stage, then the command, in which `@0` stands for its place.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _STAGE = "/mnt"
 _NOBODY = 65534
 
 
-def main(folders: list[str], command: list[str]) -> None:
+def main(folder: str, command: list[str]) -> None:
     """Replace this process by the command."""
     library = ctypes.CDLL(None, use_errno=True)
 
@@ -31,15 +30,13 @@ def main(folders: list[str], command: list[str]) -> None:
 
     call("unshare", _CLONE_NEWNS)
     call("mount", b"none", b"/", None, _MS_REC_PRIVATE, None)
-    opened = [os.open(folder, os.O_PATH) for folder in folders]
+    opened = os.open(folder, os.O_PATH)
     call("mount", b"tmpfs", _STAGE.encode(), b"tmpfs", 0, b"mode=755")
-    for number, descriptor in enumerate(opened):
-        place = f"{_STAGE}/{number}"
-        os.mkdir(place, 0o755)
-        source = f"/proc/self/fd/{descriptor}".encode()
-        call("mount", source, place.encode(), None, _MS_BIND_REC, None)
-        os.close(descriptor)
-        command = [place if part == f"@{number}" else part for part in command]
+    place = f"{_STAGE}/0"
+    os.mkdir(place, 0o755)
+    call("mount", f"/proc/self/fd/{opened}".encode(), place.encode(), None, _MS_BIND_REC, None)
+    os.close(opened)
+    command = [place if part == "@0" else part for part in command]
     os.setgroups([])
     os.setresgid(_NOBODY, _NOBODY, _NOBODY)
     os.setresuid(_NOBODY, _NOBODY, _NOBODY)
@@ -48,6 +45,6 @@ def main(folders: list[str], command: list[str]) -> None:
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1].split(":"), sys.argv[2:])
+        main(sys.argv[1], sys.argv[2:])
     except OSError as error:
         sys.exit(f"{error.strerror or error}")

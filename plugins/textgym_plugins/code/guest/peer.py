@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from textgym_plugins.code.guest.wire import Channel, WireError
+from textgym_plugins.code.guest.wire import Channel, WireError, frame
 
 _ASK = "?"
 
@@ -24,31 +24,25 @@ class Peer:
 
     def ask(self, *question: object) -> list[Any]:
         """Return the reply; meanwhile answer what the other end asks."""
-        self.tell([question])
+        self.channel.send_frames(asked(*question))
         return self.reply()
-
-    def tell(self, questions: Sequence[Sequence[object]]) -> None:
-        """Send questions; the replies come in the same order."""
-        self.channel.send_all([[_ASK, *question] for question in questions])
 
     def reply(self) -> list[Any]:
         """Return the next reply; meanwhile answer what the other end asks."""
         while True:
-            message = self._receive()
+            message = self.channel.receive()
+            if type(message) is not list or len(message) < 2:
+                raise WireError("a message is no list")
             if message[0] != _ASK:
                 return message
             self.channel.send(self._serve(message[1:]))
 
     def serve_for_ever(self) -> None:
         """Answer questions until the other end is gone."""
-        while True:
-            message = self._receive()
-            if message[0] != _ASK:
-                raise WireError("an answer to no question")
-            self.channel.send(self._serve(message[1:]))
+        self.reply()
+        raise WireError("an answer to no question")
 
-    def _receive(self) -> list[Any]:
-        message = self.channel.receive()
-        if type(message) is not list or len(message) < 2:
-            raise WireError("a message is no list")
-        return message
+
+def asked(*question: object) -> bytes:
+    """Return a question as it is sent; the replies come in the order of the questions."""
+    return frame((_ASK, *question))

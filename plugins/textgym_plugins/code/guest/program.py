@@ -6,18 +6,19 @@ value and no verdict, so all that a program gains by taking over is to answer fo
 
 from __future__ import annotations
 
+import _socket
 import atexit
 import builtins
 import io
 import operator
 import os
-import socket
 import sys
 import types
 from collections.abc import Callable
+from contextlib import closing, suppress
 from typing import Any, NoReturn
 
-from textgym_plugins.code.guest.peer import Peer
+from textgym_plugins.code.guest.peer import Peer, asked
 from textgym_plugins.code.guest.wire import (
     Channel,
     Decoder,
@@ -99,16 +100,13 @@ class Host:
     def serve(self, question: list[Any]) -> list[Any]:
         """Answer one question; what the program raises is an answer too."""
         try:
-            match question:
-                case ["load", source]:
-                    load(source, self.module)
-                    return ["=", None, None]
-                case ["script", source]:
-                    _run_script(source)
-                case ["names", names]:
-                    return ["=", [self._describe(name) for name in names], None]
-                case ["apply", operation, form]:
-                    return self._apply(OPERATIONS[operation], form)
+            kind, *arguments = question
+            if kind == "apply":
+                return self._apply(*arguments)
+            if kind == "load":
+                return self._load(*arguments)
+            if kind == "script":
+                _run_script(*arguments)
             raise WireError(f"unknown question {question[:1]}")
         except PeerGoneError:
             raise
@@ -127,16 +125,24 @@ class Host:
             case reply:
                 raise WireError(f"unknown reply {reply[:1]}")
 
-    def _apply(self, operation: Callable[..., Any], form: Any) -> list[Any]:
+    def _load(self, source: str, names: list[str]) -> list[Any]:
+        """Load the program, and say what it defines under each name."""
+        load(source, self.module)
+        return ["=", [self._describe(name) for name in names], None]
+
+    def _apply(self, name: str, arguments: list[Any], keywords: Any) -> list[Any]:
+        operation = OPERATIONS[name]
         decoder = Decoder(self._object)
-        args, kwargs = decoder.decode(form)
+        args = decoder.items(arguments)
+        kwargs = {} if keywords is None else decoder.decode(keywords)
         value = operation(*args, **kwargs)
         encoder = Encoder(self._handle, decoder.mutables)
         is_made = operation is _call and isinstance(args[0], type) and type(value) is args[0]
         result = self._handle(value) if is_made else encoder.encode(value)
-        if not decoder.mutables or Encoder(self._handle).encode((args, kwargs)) == form:
-            return ["=", result, None]
-        return ["=", result, [encoder.content(mutable) for mutable in decoder.mutables]]
+        contents = [encoder.content(mutable) for mutable in decoder.mutables]
+        # `repr`, because 1, True and 1.0 are equal.
+        is_same = contents == decoder.contents and repr(contents) == repr(decoder.contents)
+        return ["=", result, None if is_same else contents]
 
     def _describe(self, name: str) -> list[str] | None:
         if name not in vars(self.module):
@@ -201,23 +207,28 @@ def load(source: str, module: types.ModuleType) -> None:
     exec(compile(source, _FILE, "exec"), vars(module))
 
 
+_WARM_UP = """
+import math
+def f(*args):
+    return [args, {1: "x"}, (2.5, None)]
+"""
+
+
 def warm_up() -> None:
-    """Go through a conversation, so that no child is the first to run this code.
+    """Go through conversations, so that no child is the first to run this code.
 
     The interpreter specialises code as it runs, in place: after a fork every page that this touches
     would have to be copied, in every run again.
     """
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        sender, receiver = Channel(ours), Channel(theirs)
-        for _ in range(20):
-            host = Host(receiver)
-            host.serve(["load", "import math\ndef f(*a):\n    return [a, {1: 'x'}, (2.5, None)]\n"])
-            form = Encoder(host._handle).encode((([1, 2], "x", {"a": (1,)}), {}))
-            form[1][1:1] = [["n", "f"]]
-            sender.send(["?", "apply", "call", form])
-            sender.send(host.serve(receiver.receive()[1:]))
-            receiver.receive()
+    arguments = Encoder(lambda value: ["n", value]).items([[1, 2], "x", {"a": (1,)}])
+    questions = asked("load", _WARM_UP, ["f", "g"])
+    questions += asked("apply", "call", [["n", "f"], *arguments], None) * 2
+    for _ in range(20):
+        ours, theirs = _socket.socketpair()
+        with closing(ours), closing(theirs), suppress(PeerGoneError):
+            ours.sendall(questions)
+            ours.shutdown(_socket.SHUT_WR)
+            Host(Channel(Pipe(theirs.fileno()))).run()
     del sys.modules[MODULE]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import collections
+from collections.abc import Iterable
 
 _MODULE_NAMES = {
     "bisect": "bisect bisect_left bisect_right insort insort_left insort_right",
@@ -47,28 +48,26 @@ _IMPURE_NAMES = frozenset({
     "breakpoint", "compile", "delattr", "eval", "exec", "exit", "getattr", "globals", "help",
     "input", "locals", "open", "quit", "setattr", "super", "type", "vars",
 })  # fmt: skip
-_IMPURE_NODES = (
+_IMPURE_NODES = frozenset({
     ast.ClassDef, ast.Global, ast.Nonlocal, ast.AsyncFunctionDef, ast.Await, ast.Yield,
     ast.YieldFrom, ast.MatchClass,
-)  # fmt: skip
+})  # fmt: skip
 """A class pattern reads attributes whose names are no `ast.Attribute`."""
 
 
-def is_pure(tree: ast.AST) -> bool:
-    """Return whether code, with all that it calls of itself, leaves nothing behind."""
-    return all(map(_leaves_nothing, ast.walk(tree)))
+def is_pure(nodes: Iterable[ast.AST]) -> bool:
+    """Return whether code of these nodes, with all that it calls of itself, leaves nothing."""
+    return all(map(_leaves_nothing, nodes))
 
 
 def _leaves_nothing(node: ast.AST) -> bool:
-    match node:
-        case ast.Name(id=name):
-            return not name.startswith("__") and name not in _IMPURE_NAMES
-        case ast.Attribute(attr=name, ctx=context):
-            return isinstance(context, ast.Load) and name in _ATTRIBUTES
-        case ast.Import(names=names):
-            return all(alias.name in _ALLOWED for alias in names)
-        case ast.ImportFrom(module=str(module), names=names, level=0):
-            return all(alias.name in _ALLOWED.get(module, ()) for alias in names)
-        case ast.ImportFrom():
-            return False
-    return not isinstance(node, _IMPURE_NODES)
+    if isinstance(node, ast.Name):
+        return not node.id.startswith("__") and node.id not in _IMPURE_NAMES
+    if isinstance(node, ast.Attribute):
+        return isinstance(node.ctx, ast.Load) and node.attr in _ATTRIBUTES
+    if isinstance(node, ast.Import):
+        return all(alias.name in _ALLOWED for alias in node.names)
+    if isinstance(node, ast.ImportFrom):
+        names = _ALLOWED.get(node.module or "", frozenset())
+        return not node.level and all(alias.name in names for alias in node.names)
+    return type(node) not in _IMPURE_NODES

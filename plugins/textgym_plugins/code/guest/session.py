@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import _socket
 import builtins
 import os
-import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from textgym_plugins.code.guest.peer import Peer
+from textgym_plugins.code.guest.peer import Peer, asked
 from textgym_plugins.code.guest.remote import Remote
 from textgym_plugins.code.guest.wire import (
+    ATOMS,
     Channel,
     Decoder,
     Encoder,
     PeerGoneError,
     WireError,
+    give_form,
 )
 
 EarlyCall = tuple[int, Remote, Sequence[Any], dict[str, Any]]
 """The key of a call, the function, and what it is called with."""
+_MOST_EARLY = 20_000
+"""Bytes sent ahead. They must fit into the buffer of a socket, or both ends could wait to write."""
 _SHARED_MODULES = ("builtins", "math", "operator")
 GONE = {"timeout": "passed its time limit", "ended": "ended"}
 """What is said of a program that no longer answers."""
@@ -36,6 +40,10 @@ class Session:
         self.load_error: str | None = None
         self.classes: frozenset[str] = frozenset()
         """The global names that the tests use as classes."""
+        self.names: Sequence[str] = ()
+        """What the program may define; it is asked for when the program is loaded."""
+        self.kinds: Sequence[list[str] | None] = ()
+        """What it defines under each of the names."""
         self.is_asked = False
         """Whether the program was asked to do anything."""
         self._supervisor = supervisor
@@ -44,6 +52,8 @@ class Session:
         self._callbacks: list[Callable[..., Any]] = []
         self._exceptions: dict[str, type[Exception]] = {}
         self._peer: Peer | None = None
+        self._num_early = 0
+        self._sent: dict[int, int] = {}
         self._waiting: deque[tuple[int, Encoder]] = deque()
         self._early: dict[int, tuple[list[Any], Encoder]] = {}
 
@@ -54,21 +64,32 @@ class Session:
         if self._peer is not None:
             self._peer.channel.close()
             self._supervisor.send(["restart"])
-        connection = socket.socket(fileno=self._supervisor.receive_descriptor())
+        connection = _socket.socket(fileno=self._supervisor.receive_descriptor())
         os.chdir(os.environ["TMPDIR"])  # the files of this program: tests may write what it reads
         self._peer = Peer(Channel(connection), self._serve)
         self.gone = None
-        self._waiting.clear()
-        self._early.clear()
+        for each in (self._sent, self._waiting, self._early):
+            each.clear()
         self.restart_clock()
         try:
-            reply = self._ask("load", self._source)
+            reply = self._ask("load", self._source, self.names)
         except PeerGoneError as error:
             self.load_error = f"the program {GONE.get(str(error), error)} while it was loaded"
             return
-        self.load_error = None
+        self.load_error = self._take_kinds(reply)
+
+    def _take_kinds(self, reply: list[Any]) -> str | None:
+        """Take what the program defines; return what is wrong with it."""
         if reply[0] != "=":
-            self.load_error = f"the program raised {self._describe(reply)}"
+            return f"the program raised {self._describe(reply)}"
+        kinds = reply[1]
+        if type(kinds) is not list or len(kinds) != len(self.names):
+            return f"the program {self._give_up('sent nonsense')}"
+        for kind in kinds:
+            if kind is not None and (type(kind) is not list or {type(k) for k in kind} != {str}):
+                return f"the program {self._give_up('sent nonsense')}"
+        self.kinds = kinds
+        return None
 
     def close(self) -> None:
         """Hang up on the program."""
@@ -80,52 +101,45 @@ class Session:
         if self._peer is not None:
             self._peer.channel.set_deadline(self._seconds)
 
-    def kinds_of(self, names: list[str]) -> list[list[str] | None]:
-        """Return what the program defines under each name."""
-        kinds = self._ask("names", names)[1]
-        if type(kinds) is not list or len(kinds) != len(names):
-            raise self._give_up("sent nonsense")
-        for kind in kinds:
-            if kind is not None and (type(kind) is not list or {type(k) for k in kind} != {str}):
-                raise self._give_up("sent nonsense")
-        return kinds
-
     def apply(self, operation: str, *args: object, **kwargs: object) -> Any:
         """Have the program do an operation; its arguments are changed here as they are there."""
         self.is_asked = True
         encoder = Encoder(self._handle)
-        return self._result(self._ask("apply", operation, encoder.encode((args, kwargs))), encoder)
+        return self._result(self._ask(*_applied(operation, encoder, args, kwargs)), encoder)
 
-    def call_early(self, calls: Sequence[EarlyCall]) -> None:
-        """Send calls of functions ahead; `early_result` has what they return."""
-        self.is_asked = self.is_asked or bool(calls)
-        questions: list[list[object]] = []
+    def call_early(self, calls: Iterable[EarlyCall]) -> None:
+        """Send calls of functions ahead, as many as may be; `early_result` has what they return."""
+        frames = b""
         for key, function, args, kwargs in calls:
             encoder = Encoder(self._handle)
-            form = encoder.encode(((function, *args), kwargs))
-            questions.append(["apply", "call", form])
-            self._waiting.append((key, encoder))
+            question = asked(*_applied("call", encoder, (function, *args), kwargs))
+            if len(frames) + len(question) > _MOST_EARLY:
+                break
+            frames += question
+            self._num_early += 1
+            self._sent[key] = self._num_early
+            self._waiting.append((self._num_early, encoder))
+            self.is_asked = True
         try:
             assert self._peer is not None
-            self._peer.tell(questions)
+            self._peer.channel.send_frames(frames)
         except PeerGoneError as error:
             self.gone = str(error)
 
     def has_early(self, key: int) -> bool:
         """Whether a call of this key was sent ahead to the program that is there."""
-        return self.gone is None and (
-            key in self._early or any(key == waiting for waiting, _ in self._waiting)
-        )
+        return key in self._sent and self.gone is None
 
     def early_result(self, key: int) -> Any:
         """Return or raise what came of a call that was sent ahead."""
-        while key not in self._early:
+        number = self._sent.pop(key)
+        while number not in self._early:
             self._take_early()
-        return self._result(*self._early.pop(key))
+        return self._result(*self._early.pop(number))
 
     def _take_early(self) -> None:
-        key, encoder = self._waiting.popleft()
-        self._early[key] = self._guarded(lambda peer: peer.reply()), encoder
+        number, encoder = self._waiting.popleft()
+        self._early[number] = self._guarded(Peer.reply), encoder
 
     def _result(self, reply: list[Any], encoder: Encoder) -> Any:
         try:
@@ -139,6 +153,8 @@ class Session:
     def _value(self, reply: list[Any], encoder: Encoder) -> Any:
         """Return the value of a reply, and change the arguments as the program did."""
         _, form, contents = reply
+        if type(form) in ATOMS and contents is None:
+            return form
         decoder = Decoder(self._object, encoder.mutables)
         value = decoder.decode(form)
         for mutable, content in zip(encoder.mutables, contents or (), strict=False):
@@ -186,8 +202,6 @@ class Session:
             return ["!", type(error).__name__, [], str(error)]
 
     def _handle(self, value: object) -> list[Any]:
-        if type(value) is Remote:
-            return value._form
         name = value.__name__ if isinstance(value, type) else ""
         if name and self._exceptions.get(name) is value:
             return ["n", name]
@@ -227,6 +241,16 @@ class Session:
 
     def _describe(self, reply: list[Any]) -> str:
         return ": ".join(part for part in (reply[1:2] + reply[3:4]) if isinstance(part, str))
+
+
+give_form(Remote, lambda remote: remote._form)
+
+
+def _applied(
+    operation: str, encoder: Encoder, args: tuple[object, ...], kwargs: dict[str, Any]
+) -> tuple[object, ...]:
+    """Return the question that has the program do an operation."""
+    return "apply", operation, encoder.items(args), encoder.encode(kwargs) if kwargs else None
 
 
 async def _awaited(remote: Remote) -> Any:

@@ -7,12 +7,12 @@ namespace of its own, so the program can neither see nor reach it. What the test
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import functools
 import importlib
 import os
 import random
-import socket
 import sys
 import time
 import traceback
@@ -29,8 +29,7 @@ from textgym_plugins.code.guest.wire import Channel, PeerGoneError
 
 _MAX_REASON = 400
 _REPORT_SECONDS = 0.2
-_MOST_EARLY, _MOST_EARLY_TEXT = 100, 20_000
-"""What is sent ahead must fit into the buffer of a socket, or both ends could wait to write."""
+_MOST_EARLY = 100
 
 
 class StopTestsError(BaseException):
@@ -65,18 +64,14 @@ class Recorder:
             return
         self._session.start()
         calls: list[EarlyCall] = []
-        size = 0
         for index, named, args, kwargs in rows[:_MOST_EARLY]:
-            size += len(repr((args, kwargs)))
-            if size > _MOST_EARLY_TEXT:
-                break
             try:
                 function = named()
             except NameError:
                 continue  # the test itself will say so
             if type(function) is Remote and function.is_function:
                 calls.append((index, function, args, kwargs))
-        if self._session.load_error is None:
+        if calls and self._session.load_error is None:
             self._session.call_early(calls)
 
     def answer(self, index: int, function: Any, *args: Any, **kwargs: Any) -> Any:
@@ -149,21 +144,24 @@ def explain(error: BaseException) -> str:
     return f"{kind}: {text}" if text else kind
 
 
-def run_tester(connection: socket.socket) -> NoReturn:
+def run_tester(connection: _socket.socket) -> NoReturn:
     """Read tests from the supervisor, run them, and report, until there are no more."""
     try:
         supervisor = Channel(connection, reads_ahead=False)
+        session = None
         while True:
             payload = supervisor.receive()
-            supervisor.send(_outcome_of(supervisor, payload))
+            if session is not None:
+                session.close()  # only now: a program that noticed would have to run to its end
+            session = Session(supervisor, payload)
+            supervisor.send(_outcome_of(supervisor, session, payload))
     except PeerGoneError:
         pass  # the supervisor has closed the channel
     finally:
         os._exit(0)
 
 
-def _outcome_of(supervisor: Channel, payload: dict[str, Any]) -> list[Any]:
-    session = Session(supervisor, payload)
+def _outcome_of(supervisor: Channel, session: Session, payload: dict[str, Any]) -> list[Any]:
     try:
         random.seed(payload["seed"])  # the program was forked with the same generator
         run = _run_asserts if payload["kind"] == "assert" else _run_cases
@@ -175,8 +173,6 @@ def _outcome_of(supervisor: Channel, payload: dict[str, Any]) -> list[Any]:
         return ["lost", explain(error)]
     except BaseException:
         return ["broken", traceback.format_exc(limit=-3)]
-    finally:
-        session.close()
 
 
 def _run_cases(supervisor: Channel, session: Session, payload: dict[str, Any]) -> Results:
@@ -225,7 +221,7 @@ def _run_asserts(supervisor: Channel, session: Session, payload: dict[str, Any])
     plan = asserts.make_plan(payload["code"], frozenset(payload["names"]), payload["entry"])
     if not plan.is_pure:
         supervisor.send(["impure"])  # before it runs: afterwards this process may say anything
-    session.classes = plan.classes
+    session.names, session.classes = plan.names, plan.classes
     session.start()
     recorder = Recorder(supervisor, session, plan.texts, plan.is_repeated, stops=payload["stops"])
     if session.load_error is not None:
@@ -253,7 +249,7 @@ def _suite_outcomes(namespace: dict[str, Any], session: Session) -> list[str | N
 
 def _bind(namespace: dict[str, Any], session: Session, plan: Plan) -> None:
     """Give the tests the names they read: from the program, or modules of our own."""
-    for name, kind in zip(plan.names, session.kinds_of(plan.names), strict=True):
+    for name, kind in zip(plan.names, session.kinds, strict=True):
         if name in plan.modules or (kind == ["module"] and name in sys.stdlib_module_names):
             namespace[name] = importlib.import_module(name)
         elif kind is not None and kind[0] == "exception":

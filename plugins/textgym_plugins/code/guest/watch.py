@@ -10,6 +10,8 @@ import contextlib
 import os
 from typing import NamedTuple
 
+from textgym_plugins.code.guest import confine
+
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -75,7 +77,9 @@ class Watch:
         with contextlib.suppress(OSError):  # a kernel without a network
             folder = self._directory if self._directory >= 0 else None
             path = "self/net/sockstat" if folder is not None else "/proc/self/net/sockstat"
-            self._statistics = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+            opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+            self._statistics = confine.raised(opened)
+        self._idle = self._counts()
         self._num_sockets = self._sockets()[0]
 
     def num_sockets(self) -> int:
@@ -84,6 +88,8 @@ class Watch:
 
     def is_network_used(self) -> bool:
         """Whether connections are left, which would keep the next program from their ports."""
+        if self._counts() == self._idle:
+            return False
         sockets, waiting = self._sockets()
         return sockets > self._num_sockets or waiting > 0
 
@@ -116,12 +122,18 @@ class Watch:
         return found
 
     def _sockets(self) -> tuple[int, int]:
-        """Return the sockets of the network namespace, and the connections that wait to end.
-
-        The file begins `sockets: used 8`, `TCP: inuse 0 orphan 0 tw 0`.
-        """
-        words = os.pread(self._statistics, 256, 0).split() if self._statistics >= 0 else []
+        """Return the sockets of the network namespace, and the connections that wait to end."""
+        words = self._counts().split()
         return (int(words[2]), int(words[9])) if len(words) > 9 else (0, 0)
+
+    def _counts(self) -> bytes:
+        """Return `sockets: used 8`, `TCP: inuse 0 orphan 0 tw 0`, as the kernel writes it.
+
+        What follows in the file changes with what other namespaces do.
+        """
+        if self._statistics < 0:
+            return b""
+        return os.pread(self._statistics, 256, 0).partition(b" alloc")[0]
 
     def _read(self, name: str) -> str:
         """Return a file of /proc; nothing, if its process has ended."""

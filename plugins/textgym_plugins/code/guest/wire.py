@@ -11,18 +11,18 @@ Both ends of a `Peer` may ask while they are being asked: a program may call a f
 
 from __future__ import annotations
 
+import _socket
 import collections
 import functools
 import importlib
 import itertools
 import json
 import os
-import socket
 import struct
 import sys
 import time
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 MAX_FRAME = 64 << 20
@@ -30,7 +30,16 @@ _CHUNK = 1 << 16
 _SLACK = 0.5
 _MAX_FIELDS = 250
 _HEADER = struct.Struct("!I")
-_ATOMS = {type(None), bool, float, str}
+_DESCRIPTOR = struct.Struct("@i")
+# What `json.dumps` and `json.loads` come down to, without what they do around it: a run is a few
+# dozen messages, and each function that a fresh process runs costs it pages of memory.
+_text_parts = json.encoder.c_make_encoder(  # type: ignore[attr-defined]  # not in typeshed
+    None, None, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True
+)
+_read_text = json.JSONDecoder().raw_decode
+ATOMS = frozenset({type(None), bool, float, str})
+"""What is its own form; so are ints of few digits."""
+_INTS = {int}
 _INT_BOUND = 1 << 62
 _VALUES: dict[tuple[str, str], Callable[[Any], list[Any]]] = {
     ("decimal", "Decimal"): lambda value: [str(value)],
@@ -62,18 +71,17 @@ class Encoder:
         known: mutable containers that the other end holds already, by number.
     """
 
-    def __init__(self, handle: Callable[[object], list[Any]], known: Iterable[object] = ()) -> None:
+    def __init__(self, handle: Callable[[object], list[Any]], known: Sequence[object] = ()) -> None:
         self._handle = handle
         self.mutables: list[object] = list(known)
-        self._numbers = {id(value): number for number, value in enumerate(self.mutables)}
+        self._numbers = {id(value): number for number, value in enumerate(known)}
 
-    def encode(self, value: object) -> Any:
+    def encode(self, value: Any) -> Any:
         """Return the tagged form of a value."""
         kind = type(value)
-        if kind in _ATOMS:
+        if kind in ATOMS:
             return value
         if kind is int:
-            assert isinstance(value, int)
             return value if -_INT_BOUND < value < _INT_BOUND else ["i", hex(value)]
         encode = _ENCODERS.get(kind)
         if encode is not None:
@@ -85,29 +93,27 @@ class Encoder:
             return self._handle(value)
         fields = getattr(kind, "_fields", None)
         if isinstance(value, tuple) and type(fields) is tuple and len(fields) == len(value):
-            return ["N", kind.__name__, list(fields), *self._items(tuple.__iter__(value))]
+            return ["N", kind.__name__, list(fields), *self.items(tuple.__iter__(value))]
         return self.encode(exact(value))
 
-    def content(self, value: object) -> Any:
+    def content(self, value: Any) -> Any:
         """Return what a mutable container holds, without its number."""
         if isinstance(value, dict):
             return self._pairs(value)
-        if isinstance(value, bytearray):
-            return value.hex()
-        assert isinstance(value, list | set | collections.deque)
-        return self._items(value)
+        return value.hex() if isinstance(value, bytearray) else self.items(value)
 
-    def _items(self, values: Iterable[Any]) -> list[Any]:
+    def items(self, values: Iterable[Any]) -> list[Any]:
+        """Return the tagged forms of values."""
         values = list(values)
         kinds = set(map(type, values))
-        if kinds <= _ATOMS or (
-            kinds == {int} and -_INT_BOUND < min(values) <= max(values) < _INT_BOUND
+        if kinds <= ATOMS or (
+            kinds == _INTS and -_INT_BOUND < min(values) <= max(values) < _INT_BOUND
         ):
             return values
         return [self.encode(value) for value in values]
 
     def _pairs(self, value: dict[Any, Any]) -> list[Any]:
-        return self._items(part for pair in dict.items(value) for part in pair)
+        return self.items(part for pair in dict.items(value) for part in pair)
 
     def _mutable(self, tag: str, value: object) -> list[Any]:
         number = self._numbers.get(id(value))
@@ -115,9 +121,9 @@ class Encoder:
             return ["&", number]
         self._numbers[id(value)] = len(self.mutables)
         self.mutables.append(value)
-        if isinstance(value, collections.defaultdict):
-            factory = getattr(value.default_factory, "__name__", "")
-            return [tag, factory if factory in _FACTORIES else "", self._pairs(value)]
+        if tag == "D":
+            factory = getattr(getattr(value, "default_factory", None), "__name__", "")
+            return [tag, factory if factory in _FACTORIES else "", self.content(value)]
         return [tag, self.content(value)]
 
 
@@ -130,8 +136,8 @@ _ENCODERS: dict[type, Callable[[Encoder, Any], list[Any]]] = {
     collections.Counter: lambda coder, value: coder._mutable("C", value),
     collections.OrderedDict: lambda coder, value: coder._mutable("O", value),
     collections.defaultdict: lambda coder, value: coder._mutable("D", value),
-    tuple: lambda coder, value: ["t", *coder._items(value)],
-    frozenset: lambda coder, value: ["f", *coder._items(value)],
+    tuple: lambda coder, value: ["t", *coder.items(value)],
+    frozenset: lambda coder, value: ["f", *coder.items(value)],
     bytes: lambda coder, value: ["b", value.hex()],
     complex: lambda coder, value: ["c", value.real, value.imag],
     range: lambda coder, value: ["r", value.start, value.stop, value.step],
@@ -150,9 +156,17 @@ _BASES: dict[type, Callable[[Any], Any]] = {
 }
 
 
+_BASE_KINDS = tuple(_BASES)
+
+
+def give_form(kind: type, form: Callable[[Any], list[Any]]) -> None:
+    """Have the objects of a class encoded by a function, in this process."""
+    _ENCODERS[kind] = lambda coder, value: form(value)
+
+
 def is_based(kind: type) -> bool:
     """Whether a class extends a built-in one that has a form here."""
-    return kind not in _ENCODERS and issubclass(kind, tuple(_BASES))
+    return kind not in _ENCODERS and issubclass(kind, _BASE_KINDS)
 
 
 def _has_methods(kind: type) -> bool:
@@ -179,6 +193,8 @@ class Decoder:
     def __init__(self, handle: Callable[[list[Any]], object], known: Iterable[object] = ()) -> None:
         self._handle = handle
         self.mutables: list[Any] = list(known)
+        self.contents: list[Any] = []
+        """What the mutable containers that were decoded held, in the same order."""
 
     def decode(self, form: Any) -> Any:
         """Return the value of a tagged form; raises WireError for anything else."""
@@ -187,7 +203,8 @@ class Decoder:
                 raise WireError("a bare object")
             return form
         try:
-            return self._decode(form)
+            decode = _DECODERS.get(form[0])
+            return self._handle(form) if decode is None else decode(self, form)
         except WireError:
             raise
         except (ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as error:
@@ -198,7 +215,10 @@ class Decoder:
         if isinstance(value, bytearray):
             value[:] = bytes.fromhex(content)
             return
-        items = self._items(content)
+        items = self.items(content)
+        if isinstance(value, list):
+            value[:] = items
+            return
         value.clear()
         if isinstance(value, dict):
             is_ordered = isinstance(value, collections.OrderedDict)
@@ -209,31 +229,17 @@ class Decoder:
         else:
             value.extend(items)
 
-    def _items(self, forms: list[Any]) -> list[Any]:
+    def items(self, forms: list[Any]) -> list[Any]:
+        """Return the values of tagged forms."""
         if type(forms) is not list:
             raise WireError("items are no list")
         return [self.decode(f) if type(f) in (list, dict) else f for f in forms]
 
-    def _decode(self, form: list[Any]) -> Any:
-        tag = form[0]
-        if tag in _MUTABLES:
-            value = _MUTABLES[tag]()
-            if tag == "D":
-                value.default_factory = _FACTORIES.get(form[1])
-            self.mutables.append(value)
-            self.fill(value, form[-1])
-            return value
-        if tag == "&":
-            return self.mutables[_natural(form[1])]
-        if tag == "t":
-            return tuple(self._items(form[1:]))
-        if tag == "f":
-            return frozenset(self._items(form[1:]))
-        if tag == "N":
-            return _named_tuple(form[1], tuple(form[2]))(*self._items(form[3:]))
-        if tag in _DECODERS:
-            return _DECODERS[tag](*form[1:])
-        return self._handle(form)
+    def _mutable(self, form: list[Any], value: Any) -> Any:
+        self.mutables.append(value)
+        self.contents.append(form[-1])
+        self.fill(value, form[-1])
+        return value
 
 
 @functools.lru_cache(maxsize=64)
@@ -244,21 +250,29 @@ def _named_tuple(name: str, fields: tuple[str, ...]) -> Callable[..., object]:
     return collections.namedtuple(name, fields)
 
 
-_MUTABLES: dict[str, Callable[[], Any]] = {
-    "l": list, "d": dict, "s": set, "y": bytearray, "q": collections.deque,
-    "C": collections.Counter, "O": collections.OrderedDict, "D": collections.defaultdict,
-}  # fmt: skip
-_DECODERS: dict[str, Callable[..., Any]] = {
-    "i": lambda text: int(text, 16),
-    "b": bytes.fromhex,
-    "c": lambda real, imaginary: complex(float(real), float(imaginary)),
-    "r": range,
-    ".": lambda: Ellipsis,
-    "v": lambda module, name, *parts: _value(module, name, parts),
+_DECODERS: dict[str, Callable[[Decoder, list[Any]], Any]] = {
+    "l": lambda coder, form: coder._mutable(form, []),
+    "d": lambda coder, form: coder._mutable(form, {}),
+    "s": lambda coder, form: coder._mutable(form, set()),
+    "y": lambda coder, form: coder._mutable(form, bytearray()),
+    "q": lambda coder, form: coder._mutable(form, collections.deque()),
+    "C": lambda coder, form: coder._mutable(form, collections.Counter()),
+    "O": lambda coder, form: coder._mutable(form, collections.OrderedDict()),
+    "D": lambda coder, form: coder._mutable(form, collections.defaultdict(_FACTORIES.get(form[1]))),
+    "&": lambda coder, form: coder.mutables[_natural(form[1])],
+    "t": lambda coder, form: tuple(coder.items(form[1:])),
+    "f": lambda coder, form: frozenset(coder.items(form[1:])),
+    "N": lambda coder, form: _named_tuple(form[1], tuple(form[2]))(*coder.items(form[3:])),
+    "i": lambda coder, form: int(form[1], 16),
+    "b": lambda coder, form: bytes.fromhex(form[1]),
+    "c": lambda coder, form: complex(float(form[1]), float(form[2])),
+    "r": lambda coder, form: range(*form[1:]),
+    ".": lambda coder, form: Ellipsis,
+    "v": lambda coder, form: _value(form[1], form[2], form[3:]),
 }
 
 
-def _value(module: str, name: str, parts: tuple[Any, ...]) -> Any:
+def _value(module: str, name: str, parts: list[Any]) -> Any:
     if (module, name) not in _VALUES:
         raise WireError(f"no value of type {name}")
     kind = getattr(importlib.import_module(module), name)
@@ -298,7 +312,7 @@ class Channel:
         reads_ahead: take whatever has arrived. Not where descriptors are sent between the frames.
     """
 
-    def __init__(self, connection: socket.socket | Pipe, *, reads_ahead: bool = True) -> None:
+    def __init__(self, connection: _socket.socket | Pipe, *, reads_ahead: bool = True) -> None:
         self._connection = connection
         self._reads_ahead = reads_ahead
         self._buffer = bytearray()
@@ -313,29 +327,24 @@ class Channel:
 
     def close(self) -> None:
         """Close the connection."""
-        if isinstance(self._connection, socket.socket):
+        if isinstance(self._connection, _socket.socket):
             self._connection.close()
 
     def receive_descriptor(self) -> int:
         """Return a descriptor that the other end hands over."""
-        assert isinstance(self._connection, socket.socket)
-        _, descriptors, _, _ = socket.recv_fds(self._connection, 1, 1)
-        if not descriptors:
+        assert isinstance(self._connection, _socket.socket)
+        _, ancillary, _, _ = self._connection.recvmsg(1, _socket.CMSG_SPACE(_DESCRIPTOR.size))
+        if not ancillary:
             raise PeerGoneError("ended")
-        return descriptors[0]
+        (descriptor,) = _DESCRIPTOR.unpack(ancillary[0][2])
+        return int(descriptor)
 
     def send(self, message: object) -> None:
         """Send one message."""
-        self.send_all([message])
+        self.send_frames(frame(message))
 
-    def send_all(self, messages: Iterable[object]) -> None:
-        """Send messages at once."""
-        frames = bytearray()
-        for message in messages:
-            data = json.dumps(message, separators=(",", ":")).encode()
-            if len(data) > MAX_FRAME:
-                raise WireError(f"a value of {len(data) >> 20} MB is too large")
-            frames += _HEADER.pack(len(data)) + data
+    def send_frames(self, frames: bytes) -> None:
+        """Send messages that are framed already."""
         try:
             self._connection.sendall(frames)
         except OSError as error:
@@ -343,46 +352,64 @@ class Channel:
 
     def receive(self) -> Any:
         """Return the next message."""
-        (length,) = _HEADER.unpack(self._read(_HEADER.size))
+        buffer = self._buffer
+        while len(buffer) < _HEADER.size:
+            self._read(_HEADER.size - len(buffer))
+        (length,) = _HEADER.unpack_from(buffer)
         if length > MAX_FRAME:
             raise WireError(f"a message of {length >> 20} MB is too large")
+        end = _HEADER.size + length
+        while len(buffer) < end:
+            self._read(end - len(buffer))
+        data = buffer[_HEADER.size : end]
+        del buffer[:end]
+        return _message(data)
+
+    def _read(self, missing: int) -> None:
+        if self._deadline is not None:
+            self._check_time(self._deadline)
+        wanted = _CHUNK if self._reads_ahead else min(missing, _CHUNK)
         try:
-            return json.loads(self._read(length))
-        except (ValueError, RecursionError):
-            raise WireError("a message is not JSON") from None
+            part = self._connection.recv(wanted)
+        except OSError as error:
+            raise PeerGoneError(_why(error)) from None
+        if not part:
+            raise PeerGoneError("ended")
+        self._buffer += part
 
-    def _read(self, size: int) -> bytes:
-        buffer = self._buffer
-        while len(buffer) < size:
-            self._check_time()
-            wanted = _CHUNK if self._reads_ahead else min(size - len(buffer), _CHUNK)
-            try:
-                part = self._connection.recv(wanted)
-            except OSError as error:
-                raise PeerGoneError(_why(error)) from None
-            if not part:
-                raise PeerGoneError("ended")
-            buffer += part
-        data = bytes(buffer[:size])
-        del buffer[:size]
-        return data
-
-    def _check_time(self) -> None:
-        if self._deadline is None:
-            return
+    def _check_time(self, deadline: float) -> None:
         now = time.monotonic()
-        if now >= self._deadline:
+        if now >= deadline:
             raise PeerGoneError("timeout")
         # The kernel's timeout is for each call; it is renewed only when it has become too long.
-        if now + self._timeout_seconds > self._deadline + _SLACK:
-            self._set_timeout(self._deadline - now)
+        if now + self._timeout_seconds > deadline + _SLACK:
+            self._set_timeout(deadline - now)
 
     def _set_timeout(self, seconds: float) -> None:
         self._timeout_seconds = max(seconds, 1e-3)
-        assert isinstance(self._connection, socket.socket)
+        assert isinstance(self._connection, _socket.socket)
         value = struct.pack("@ll", *divmod(int(self._timeout_seconds * 1e6), 1_000_000))
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            self._connection.setsockopt(socket.SOL_SOCKET, option, value)
+        for option in (_socket.SO_RCVTIMEO, _socket.SO_SNDTIMEO):
+            self._connection.setsockopt(_socket.SOL_SOCKET, option, value)
+
+
+def frame(message: object) -> bytes:
+    """Return a message as it is sent; raises WireError if it is too large."""
+    data = "".join(_text_parts(message, 0)).encode()
+    if len(data) > MAX_FRAME:
+        raise WireError(f"a value of {len(data) >> 20} MB is too large")
+    return _HEADER.pack(len(data)) + data
+
+
+def _message(data: bytearray) -> Any:
+    try:
+        text = data.decode()
+        message, end = _read_text(text)
+    except (ValueError, RecursionError):
+        raise WireError("a message is not JSON") from None
+    if end != len(text):
+        raise WireError("a message is more than one")
+    return message
 
 
 def _why(error: OSError) -> str:

@@ -1,36 +1,38 @@
-"""The warm process inside the sandbox: forks a tester or a program on command, and watches them.
+"""The warm process inside the sandbox: forks a tester or a program on order, and watches them.
 
 It holds nothing that a program may not see: programs, tests and expected values go from the
-supervisor to the forked children over descriptors that merely pass through here. Commands and
-events are JSON datagrams on one SOCK_SEQPACKET socket; a command may carry descriptors.
+supervisor to the forked children over descriptors that merely pass through here.
 
-Commands: `["program", id, ...limits]` with connection, stdin, stdout, stderr; `["tester", ...the
-same]` with its channel; `["watch", id]`; `["kill", id]`.
-Events: `["ready"]`, `["started", id]` of a program, `["ended", id, status, why]`,
-`["broken", why]`.
+Half of a short run is memory: each page that this process or a child touches after a fork is
+copied. So what happens in every run is done in few steps here, with few objects.
 """
 
 from __future__ import annotations
 
+import _socket
 import contextlib
-import fcntl
 import gc
 import importlib
-import json
 import os
 import select
 import signal
-import socket
-import sys
-from typing import Any, NoReturn
+import struct
+from typing import TYPE_CHECKING, NoReturn
 
 from textgym_plugins.code.guest import confine, program
+from textgym_plugins.code.guest.orders import LIMITS, ORDER, PROGRAM, TESTER, WATCH, write_event
 from textgym_plugins.code.guest.watch import Watch, calm
 
-_LOWEST = 10
-_WATCH_SECONDS = 0.05
+if TYPE_CHECKING:
+    from textgym_plugins.code.guest.carried import Carried
+
+_DESCRIPTORS = struct.pack("4i", *range(confine.NUM_DESCRIPTORS))
+"""The descriptors that come with an order, which take the lowest places that are free."""
+_ORDER_SIZE = ORDER.size + LIMITS.size
+_ANCILLARY_SIZE = _socket.CMSG_SPACE(len(_DESCRIPTORS))
+_SIGKILL = int(signal.SIGKILL)
+_WATCH_MILLISECONDS = 50
 _CROWD = 32
-_FOLDER = sys.path[0]
 _PRELOADED = (
     "bisect", "collections.abc", "copy", "functools", "heapq", "itertools", "math", "operator",
     "re", "string", "time", "typing",
@@ -41,11 +43,12 @@ _PRELOADED = (
 class Child:
     """One forked tester or program."""
 
-    def __init__(self, number: int, pid: int, role: str, limits: confine.Limits) -> None:
+    __slots__ = ("kind", "limits", "number", "pid", "pidfd", "why")
+
+    def __init__(self, number: int, pid: int, kind: bytes, limits: confine.Limits) -> None:
         self.number = number
         self.pid = pid
-        self.role = role
-        self.is_watched = False
+        self.kind = kind
         self.limits = limits
         self.pidfd = os.pidfd_open(pid)
         self.why = ""
@@ -53,89 +56,92 @@ class Child:
 
 
 class Zygote:
-    """Serves commands until the supervisor closes the socket."""
+    """Serves orders until the supervisor closes the socket."""
 
     def __init__(
-        self, control: socket.socket, own_pids: int, proc: int, *, is_strong: bool
+        self,
+        control: _socket.socket,
+        carried: Carried,
+        own_pids: int,
+        proc: int,
+        *,
+        is_strong: bool,
     ) -> None:
         self._control = control
+        self._carried = carried
         self._is_strong = is_strong
         self._children: dict[int, Child] = {}
+        self._watched: dict[int, Child] = {}
+        self._poll = select.poll()
+        self._poll.register(control, select.POLLIN)
+        self._control_fd = control.fileno()
         self._own_pids = own_pids
         self._looks = Watch(proc)
         self._keepers = frozenset(self._looks.pids()) if is_strong else frozenset()
 
     def run(self) -> None:
-        """Wait for commands and for children that end."""
-        self._send(["ready"])
+        """Wait for orders and for children that end."""
+        os.closerange(0, confine.NUM_DESCRIPTORS)  # where those of the next child arrive
+        self._control.send(write_event("ready"))
         while True:
-            poll = select.poll()
-            poll.register(self._control, select.POLLIN)
-            for child in self._children.values():
-                poll.register(child.pidfd, select.POLLIN)
-            is_watching = any(child.is_watched for child in self._children.values())
-            ready = {fd for fd, _ in poll.poll(_WATCH_SECONDS * 1e3 if is_watching else None)}
-            for child in list(self._children.values()):
-                if child.pidfd in ready:
-                    self._reap(child)
-            if self._control.fileno() in ready and not self._obey():
+            ready = self._poll.poll(_WATCH_MILLISECONDS if self._watched else None)
+            for descriptor, _ in ready:
+                if descriptor != self._control_fd:
+                    self._reap_ended(descriptor)
+            # Then the order: it may reuse the number of a descriptor that is gone.
+            if any(descriptor == self._control_fd for descriptor, _ in ready) and not self._obey():
                 return
             if not ready:
                 self._watch()
 
     def _obey(self) -> bool:
-        data, descriptors, _, _ = socket.recv_fds(self._control, 1 << 16, 8)
+        data, ancillary, _, _ = self._control.recvmsg(_ORDER_SIZE, _ANCILLARY_SIZE)
         if not data:
             return False
-        command, number, *arguments = json.loads(data)
-        if command in ("program", "tester"):
-            limits = confine.Limits(*arguments)
-            pid = self._fork(command, limits, descriptors)
-            self._children[number] = Child(number, pid, command, limits)
-            for descriptor in descriptors:
-                os.close(descriptor)
-            if command == "program":
-                self._send(["started", number])
-        elif number in self._children:  # it may have ended by itself
-            if command == "watch":
-                self._children[number].is_watched = True
-            else:
-                self._kill(self._children[number])
+        kind, number, ended = ORDER.unpack_from(data)
+        for each in (ended, number):
+            child = self._children.get(each)  # it may have ended by itself
+            if child is not None and kind == WATCH:
+                self._watched[number] = child
+            elif child is not None:
+                self._kill(child)
+        if kind == PROGRAM or kind == TESTER:
+            if ancillary[0][2] != _DESCRIPTORS:
+                raise OSError("the descriptors are not in their places")
+            self._fork(kind, number, confine.read_limits(data[ORDER.size :]))
         return True
 
-    def _fork(self, role: str, limits: confine.Limits, descriptors: list[int]) -> int:
+    def _fork(self, kind: bytes, number: int, limits: confine.Limits) -> None:
         if self._is_strong:
-            confine.libc("unshare", confine.CLONE_NEWPID)
-            if role == "program":
-                confine.mount_files(limits.disk)
+            confine.begin_pids()
+            if kind == PROGRAM:
+                confine.mount_files(limits.mount_options)
+        os.set_inheritable(program.CONNECTION, False)
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._become(role, limits, descriptors, parent)
+            self._become(kind, limits, parent)
         if self._is_strong:
-            confine.libc("setns", self._own_pids, confine.CLONE_NEWPID)
-        return pid
+            confine.end_pids(self._own_pids)
+        child = self._children[number] = Child(number, pid, kind, limits)
+        self._poll.register(child.pidfd, select.POLLIN)
+        os.closerange(0, confine.NUM_DESCRIPTORS)
+        if kind == PROGRAM:
+            self._control.send(write_event("started", number))
 
-    def _become(
-        self, role: str, limits: confine.Limits, descriptors: list[int], parent: int
-    ) -> NoReturn:
+    def _become(self, kind: bytes, limits: confine.Limits, parent: int) -> NoReturn:
         try:
             if not self._is_strong:
                 confine.die_with(parent)
-            connection, *streams = descriptors
-            for number, descriptor in enumerate(streams):
-                os.dup2(descriptor, number)
-            if connection != program.CONNECTION:
-                os.dup2(connection, program.CONNECTION, inheritable=False)
-            confine.confine(limits, is_strong=self._is_strong, first_closed=program.CONNECTION + 1)
-            if role == "tester":
+            confine.confine(limits, is_strong=self._is_strong)
+            if kind == TESTER:
                 confine.hide_memory()
-                sys.path.insert(0, _FOLDER)
+                self._carried.install()
                 from textgym_plugins.code.guest import (
                     tester,
                 )  # here, to keep it out of every program
 
-                tester.run_tester(socket.socket(fileno=program.CONNECTION))
+                tester.run_tester(_socket.socket(fileno=program.CONNECTION))
             program.run()
         except BaseException as error:
             os.write(2, f"{type(error).__name__}: {error}\n".encode())
@@ -146,27 +152,36 @@ class Zygote:
         """Kill a child with all it started, and wait until they are gone."""
         if not self._is_strong:
             _kill_descendants(self._looks, child.pid)
-        signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+        signal.pidfd_send_signal(child.pidfd, _SIGKILL)
         self._reap(child, is_news=bool(child.why))
+
+    def _reap_ended(self, pidfd: int) -> None:
+        for child in self._children.values():
+            if child.pidfd == pidfd:
+                self._reap(child)
+                return
 
     def _reap(self, child: Child, *, is_news: bool = True) -> None:
         _, status = os.waitpid(child.pid, 0)
-        if self._is_strong and child.role == "program":
+        if self._is_strong and child.kind == PROGRAM:
             confine.unmount_files()
             if self._looks.is_network_used():
                 with contextlib.suppress(OSError):  # there may be only so many
                     confine.new_network()
                 self._looks.look_at_network()
+        self._poll.unregister(child.pidfd)
         os.close(child.pidfd)
         del self._children[child.number]
+        self._watched.pop(child.number, None)
         if not self._is_strong:
             _kill_orphans(self._looks, [other.pid for other in self._children.values()])
         if is_news:
-            self._send(["ended", child.number, os.waitstatus_to_exitcode(status), child.why])
+            status = os.waitstatus_to_exitcode(status)
+            self._control.send(write_event("ended", child.number, status, child.why))
 
     def _watch(self) -> None:
         """Kill the program if its processes hold more memory, or are more, than they may."""
-        programs = [child for child in self._children.values() if child.is_watched]
+        programs = list(self._watched.values())
         if not programs:
             return
         limits = programs[0].limits
@@ -194,9 +209,6 @@ class Zygote:
             for child in self._children.values()
             for pid in (child.pid, *self._looks.descendants(child.pid))
         ]
-
-    def _send(self, event: list[Any]) -> None:
-        self._control.send(json.dumps(event).encode())
 
 
 def _kill_descendants(watch: Watch, pid: int) -> None:
@@ -238,41 +250,43 @@ def _import_random() -> None:
     random.seed(0)
 
 
-def main(control_fd: int, *, is_strong: bool) -> None:
-    """Set up, and serve until the supervisor is gone."""
-    # Above the descriptors that a child is given in fixed places.
-    control = socket.socket(fileno=fcntl.fcntl(control_fd, fcntl.F_DUPFD_CLOEXEC, _LOWEST))
-    os.close(control_fd)
+def main(control_fd: int, carried: Carried, *, is_strong: bool) -> None:
+    """Set up, and serve until the supervisor is gone.
+
+    Args:
+        control_fd: the socket that leads to the supervisor.
+        carried: finds the modules of this package.
+        is_strong: in bubblewrap, with the right to make namespaces.
+    """
+    os.environ.pop("LD_BIND_NOW")  # it was for this process
+    control = _socket.socket(fileno=confine.raised(control_fd))
     _import_random()
     for name in _PRELOADED:
         importlib.import_module(name)
     try:
         own_pids = proc = -1
         if is_strong:
-            proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
+            proc = confine.raised(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY))
             confine.enter_user_namespace()
             keeper = os.fork()
             if keeper:  # the PID namespace begins with the next process
                 control.close()
                 os.waitpid(keeper, 0)
                 return
-            own_pids = os.open("self/ns/pid", os.O_RDONLY, dir_fd=proc)
+            own_pids = confine.raised(os.open("self/ns/pid", os.O_RDONLY, dir_fd=proc))
         else:
             confine.adopt_orphans()
         confine.forbid_new_privileges()
         confine.set_fixed_limits()
         confine.die_with(0)
         program.warm_up()
-        sys.path.remove(_FOLDER)
-        null = os.open(os.devnull, os.O_RDWR)
-        for descriptor in (1, 2):  # the log of the start: nobody reads it any more
-            os.dup2(null, descriptor)
+        carried.remove()
         program.use_streams()
         confine.filter_system_calls()
         gc.collect()
         gc.freeze()
-        zygote = Zygote(control, own_pids, proc, is_strong=is_strong)
+        zygote = Zygote(control, carried, own_pids, proc, is_strong=is_strong)
     except OSError as error:
-        control.send(json.dumps(["broken", str(error)]).encode())
+        control.send(write_event("broken", why=str(error)))
         return
     zygote.run()
