@@ -15,14 +15,12 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from textgym import Prompt, PromptSource, Sample
 from textgym.errors import ConfigError, PromptError
-from textgym.jsonl import LineError, PromptProblem, read_rows
-from textgym.prompt_files import summarise
+from textgym.jsonl import LineError, PromptProblem
 from textgym.sample_files import read_samples
-from textgym.validation import dotted, explain, shown
+from textgym.training_rows import parse_preference, read_usable
+from textgym.validation import shown
 
 
 @dataclass(frozen=True)
@@ -57,20 +55,7 @@ def read_pairs(path: str | Path) -> PairFile:
     Raises:
         PromptError: the file cannot be read, or no line of it can be used.
     """
-    pairs: list[Pair] = []
-    problems: list[PromptProblem] = []
-    for number, row in read_rows(path):
-        if isinstance(row, PromptProblem):
-            problems.append(row)
-            continue
-        try:
-            pairs.append(_pair(row, name=f"{Path(path).stem}:{number}"))
-        except LineError as error:
-            problems.append(PromptProblem(str(path), number, error.field, str(error)))
-    if not pairs:
-        summary = summarise(problems) if problems else "the file is empty"
-        raise PromptError(f"{path} holds no usable pair: {summary}")
-    return PairFile(tuple(pairs), tuple(problems))
+    return PairFile(*read_usable(path, _pair, what="pair"))
 
 
 def write_pairs(path: str | Path, pairs: Iterable[Pair]) -> None:
@@ -178,13 +163,8 @@ def _spread(right: Iterable[str], wrong: Iterable[str], most: int) -> Iterator[t
     yield from (everything[int(i * step)] for i in range(min(most, len(everything))))
 
 
-def _pair(row: Mapping[str, object], *, name: str) -> Pair:
-    for field in ("prompt", "chosen", "rejected"):
-        if field not in row:
-            raise LineError(field, f"the field is missing; the line has {', '.join(row) or 'none'}")
-    chosen, rejected = _text(row, "chosen"), _text(row, "rejected")
-    if chosen == rejected:
-        raise LineError("rejected", f"is equal to 'chosen', {shown(chosen)}; drop the pair")
+def _pair(row: Mapping[str, object], name: str) -> Pair:
+    prompt, chosen, rejected = parse_preference(row, name)
     margin = row.get("margin")
     margin = 0.0 if margin is None else margin
     if isinstance(margin, bool) or not isinstance(margin, int | float):
@@ -194,25 +174,4 @@ def _pair(row: Mapping[str, object], *, name: str) -> Pair:
     head = row.get("head")
     if head is not None and (not isinstance(head, str) or not head):
         raise LineError("head", f"{shown(head)} is no name of a head")
-    return Pair(_prompt(row["prompt"], name), chosen, rejected, float(margin), head)
-
-
-def _text(row: Mapping[str, object], field: str) -> str:
-    value = row[field]
-    if not isinstance(value, str):
-        raise LineError(field, f"{shown(value)} is a {type(value).__name__}; give a text")
-    if not value.strip():
-        raise LineError(field, "is empty; a pair needs two completions")
-    return value
-
-
-def _prompt(messages: object, name: str) -> Prompt:
-    if isinstance(messages, str) and not messages.strip():
-        raise LineError("prompt", "is empty")
-    given = {"id": name, "messages": messages}
-    try:
-        return Prompt.model_validate(given)
-    except ValidationError as error:
-        location, message = explain(error, Prompt, given)[0]
-        where = dotted(location).replace("messages", "prompt", 1)
-        raise LineError(where, message.replace("'messages", "'prompt", 1)) from None
+    return Pair(prompt, chosen, rejected, float(margin), head)
