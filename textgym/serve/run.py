@@ -15,7 +15,9 @@ _BACKLOG = 128
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket bound to the address; port 0 takes a free one.
+    """Return a socket that listens on the address; port 0 takes a free one.
+
+    Whoever connects from now on is answered as soon as the service runs.
 
     Raises:
         ConfigError: the address cannot be used.
@@ -29,6 +31,7 @@ def listen(host: str, port: int) -> socket.socket:
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
+        bound.listen(_BACKLOG)
     except (OSError, UnicodeError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(

@@ -163,7 +163,7 @@ class RecipeRun:
         folder = self.path / stage.name
         engine = self.settings.engine if stage.command in COMMANDS_WITH_ENGINE else ()
         if stage.command in COMMANDS_WITH_RUN and (folder / "config.yaml").exists():
-            if RunDirectory.open(folder).latest_checkpoint() is not None:
+            if RunDirectory.open(folder).checkpoints():
                 return [stage.command, "--resume", str(folder), *engine]
         _remove(folder)
         args = filled(stage.args, values)

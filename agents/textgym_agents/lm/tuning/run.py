@@ -15,10 +15,10 @@ from textgym.config import dump_config
 from textgym.errors import ConfigError
 from textgym.seeding import Purpose, derive_seed
 from textgym_agents.core.guard import NotFiniteError, StepGuard
+from textgym_agents.lm.build import find_device, set_threads
 from textgym_agents.lm.checkpoint import BestCheckpoint, policy_bytes, save_base
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.policy_files import POLICY_FOLDER
-from textgym_agents.lm.build import find_device, set_threads
 from textgym_agents.lm.tuning.config import DPORunConfig, SFTRunConfig
 from textgym_agents.lm.tuning.data import Examples, read_examples
 from textgym_agents.lm.tuning.trl_trainers import RunCallback, input_records, make_trainer
