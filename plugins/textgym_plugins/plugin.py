@@ -1,10 +1,11 @@
-"""Registers the first-party rewards and prompt sources, through the door that everyone uses."""
+"""Registers the first-party contributions, through the door that everyone uses."""
 
 from __future__ import annotations
 
 import textgym
 from textgym.remote import RemoteReward
 from textgym_plugins.arithmetic import Arithmetic
+from textgym_plugins.benchmarks import SUITES
 from textgym_plugins.code import CodeReward, HumanEval, Mbpp
 from textgym_plugins.ifeval import IFEvalPrompts, IFEvalReward
 from textgym_plugins.judge import JudgeReward
@@ -40,3 +41,9 @@ def textgym_rewards() -> list[type[textgym.Reward]]:
 def textgym_prompt_sources() -> list[type[textgym.PromptSource]]:
     """Return the first-party prompt sources."""
     return [Arithmetic, HumanEval, Mbpp, Rgb, IFEvalPrompts, *TINY_SOURCES]
+
+
+@textgym.hookimpl
+def textgym_benchmarks() -> list[textgym.Benchmark]:
+    """Return the first-party suites."""
+    return list(SUITES)

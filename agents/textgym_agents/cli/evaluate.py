@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 
 from textgym.cli.command import Command
+from textgym.errors import ConfigError
 from textgym_agents.cli.arguments import add_shared
+from textgym_agents.cli.suites import OF_SUITES, add_suite_arguments, run_suites
 from textgym_agents.cli.train import is_agent_run
 
 
@@ -18,10 +20,17 @@ def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_shared(parser)
+    add_suite_arguments(parser)
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
-    """Play with the agent of a run, or answer held-out prompts with any language model."""
+    """Answer suites, play with the agent of a run, or answer held-out prompts with any model."""
+    if args.suites:
+        run_suites(args)
+        return 0
+    given = [name for name in OF_SUITES if getattr(args, name) is not None]
+    if given:
+        raise ConfigError(f"--{given[0].replace('_', '-')} goes with --suite, which names none")
     if is_agent_run(Path(args.policy)):
         from textgym_agents.cli import agents
 

@@ -164,13 +164,13 @@ def _overrides(args: argparse.Namespace) -> list[str]:
         "threads": args.threads,
         "device": args.device,
         "report_to": getattr(args, "report_to", None),
-        "engine": _engine(args),
+        "engine": engine_of(args),
     }
     given = [f"{name}={json.dumps(v)}" for name, v in shorthands.items() if v is not None]
     return [*given, *args.overrides]
 
 
-def _engine(args: argparse.Namespace) -> dict[str, Any] | None:
+def engine_of(args: argparse.Namespace) -> dict[str, Any] | None:
     """Return the section `engine` that `--engine` and `--url` ask for."""
     if args.urls is not None and args.engine != "vllm-server":
         raise ConfigError("--url names a vLLM server; it goes with --engine vllm-server")

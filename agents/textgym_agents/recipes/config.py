@@ -51,12 +51,10 @@ class Measure(Config):
     """Completions of each prompt."""
     temperature: float = Field(default=0.0, ge=0)
     """Of sampling; 0 takes the most likely token."""
-    max_new_tokens: PositiveInt = 256
-    """Longest completion."""
-    max_length: PositiveInt = 1024
-    """Prompt and completion together."""
-    set: dict[str, JsonValue] = Field(default_factory=dict)
-    """Fields of the environment that the prompts are shown in, such as `template`."""
+    max_new_tokens: PositiveInt | None = None
+    """Longest completion; None is what each suite says."""
+    max_length: PositiveInt | None = None
+    """Prompt and completion together; None is the default of `textgym evaluate`."""
 
 
 class Stage(Config):

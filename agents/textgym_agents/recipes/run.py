@@ -205,12 +205,10 @@ class RecipeRun:
         folder = self.path / MEASURED / name
         args = ["evaluate", model, "--suite", ",".join(measure.suites), "--out", str(folder)]
         args += ["--samples", str(measure.samples), "--temperature", str(measure.temperature)]
-        args += ["--max-new-tokens", str(measure.max_new_tokens)]
-        args += ["--max-length", str(measure.max_length), "--seed", str(self.settings.seed)]
-        if measure.limit is not None:
-            args += ["--limit", str(measure.limit)]
-        for field, value in measure.set.items():
-            args += ["--set", f"env.kwargs.{field}={json.dumps(value)}"]
+        args += ["--seed", str(self.settings.seed)]
+        for name in ("limit", "max_new_tokens", "max_length"):
+            if (value := getattr(measure, name)) is not None:
+                args += [f"--{name.replace('_', '-')}", str(value)]
         self._call([*args, *self.settings.engine], f"measuring '{name}'")
         return read_figures(folder, measure.suites)
 

@@ -153,10 +153,10 @@ def test_a_stage_that_was_cut_off_goes_on_from_its_checkpoint(
     work = start(path, out)
     checkpoint = out / "first" / "checkpoints" / "iteration-0000002"
     checkpoint.mkdir(parents=True)
-    (out / "first" / "config.yaml").write_text("seed: 0\n")
+    (out / "first" / "config.yaml").write_text("seed: 0\n")  # no checkpoint is complete
     without = work._arguments(work.recipe.stages[0], {"model": "tiny"})
     assert without[:1] == ["train"]
-    assert "--resume" not in without  # no complete checkpoint: from the beginning
+    assert "--resume" not in without
     assert not (out / "first").exists()
     checkpoint.mkdir(parents=True)
     (out / "first" / "config.yaml").write_text("seed: 0\n")
@@ -251,7 +251,7 @@ def test_a_service_listens_while_its_stage_runs(tmp_path: Path) -> None:
     with serve(["rewards", "--reward", "exact_match"], tmp_path / "log") as url:
         with urllib.request.urlopen(f"{url}/healthz") as answer:
             assert json.load(answer) == {"status": "ok"}
-    with pytest.raises(OSError), urllib.request.urlopen(f"{url}/healthz"):
+    with pytest.raises(OSError, match="refused"), urllib.request.urlopen(f"{url}/healthz"):
         pass
     with pytest.raises(ConfigError, match="did not start"):
         with serve(["rewards", "--reward", "nonsense"], tmp_path / "log"):
