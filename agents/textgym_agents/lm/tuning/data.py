@@ -17,6 +17,7 @@ from textgym.errors import ConfigError, PromptError
 from textgym.jsonl import LineError, PromptProblem
 from textgym.prompt import Prompt
 from textgym.prompt_files import write_prompts
+from textgym.prompt_source import Demonstrations
 from textgym.sample import Sample
 from textgym.training_rows import (
     Row,
@@ -25,6 +26,7 @@ from textgym.training_rows import (
     parse_prompt,
     read_usable,
     require,
+    spread_pairs,
 )
 from textgym.validation import shown
 from textgym_agents.lm.network import PolicyValueNetwork
@@ -115,15 +117,34 @@ def _rendered(env: Any, config: TuningConfig, examples: Examples) -> Iterator[Te
     pool = getattr(env, "pool", None)
     if pool is None:
         raise ConfigError(f"env.id: {config.env.id} has no prompts to learn from; give data.file")
-    place = "target" if config.data.file is not None else config.data.completion
+    data = config.data
+    place = "target" if data.file is not None else data.completion
     for index in range(len(pool)):
         prompt = pool.prompt(index)
         try:
-            completions = _completions(prompt, place, config)
+            if place is None:
+                rows = _demonstrated(pool.demonstrations(index), config)
+            else:
+                rows = [_completions(prompt, place, config)]
         except LineError as error:
             examples.problems.append(f"prompt '{prompt.id}': {error}")
         else:
-            yield Text(pool.render(index, config.seed, 0), completions)
+            yield from (Text(pool.render(index, config.seed, 0), row) for row in rows)
+
+
+def _demonstrated(shown: Demonstrations, config: TuningConfig) -> list[dict[str, str]]:
+    """Return rows of what a source demonstrates of a prompt."""
+    right = [text for text in shown.right if text.strip()]
+    most = config.data.per_prompt
+    if isinstance(config, DPORunConfig):
+        pairs = spread_pairs(right, filter(str.strip, shown.wrong), most)
+        rows = [dict(zip(PREFERENCE, pair, strict=True)) for pair in pairs]
+    else:
+        rows = [{"completion": text} for text in right[:most]]
+    if not rows:
+        wanted = "right and wrong completion" if isinstance(config, DPORunConfig) else "completion"
+        raise LineError("demonstrations", f"its source demonstrates no {wanted}; give data.file")
+    return rows
 
 
 def _completions(prompt: Prompt, place: str, config: TuningConfig) -> dict[str, str]:
