@@ -192,6 +192,11 @@ def test_templates_render_and_some_prompts_are_held_out(
     examples = read_examples(network, config_of(SFTRunConfig, sums["sft"], env=env))
     assert len(examples.train) + len(examples.evaluation) == 64
     assert 8 < len(examples.evaluation) < 32
+    few = config_of(SFTRunConfig, sums["sft"], env=env, evaluation_rows=3)
+    chosen = read_examples(network, few).evaluation
+    assert len(chosen) == 3
+    assert chosen[0] == examples.evaluation[0]
+    assert all(row in examples.evaluation[2:] for row in chosen[1:])
     text = network.tokenizer.decode(examples.train[0]["prompt"])
     assert text.startswith("<|im_start|>user\n")
     assert text.endswith("=<|im_end|>\n<|im_start|>assistant\n")

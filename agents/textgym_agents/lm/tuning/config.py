@@ -61,6 +61,8 @@ class TuningConfig(Config):
     """Prompt and completion together; what is longer loses its end."""
     evaluate_every: PositiveInt = 100
     """Steps between losses on held-out rows; there is one before and one after besides."""
+    evaluation_rows: PositiveInt = 256
+    """Held-out rows that are looked at, at most."""
     checkpoint_every: PositiveInt = 200
     """Steps between checkpoints; there is one at the end besides."""
     keep_checkpoints: PositiveInt = 1

@@ -82,13 +82,22 @@ def read_examples(network: PolicyValueNetwork, config: TuningConfig) -> Examples
     """
     examples = Examples()
     for split in SPLITS:
-        for text in _texts(config, split, examples):
+        texts = list(_texts(config, split, examples))
+        if split != SPLITS[0]:
+            texts = _spread(texts, config.evaluation_rows)
+        for text in texts:
             row = _encode(network, text, config.max_length, examples)
             if row is not None:
                 getattr(examples, split).append(row)
     if not examples.train:
         raise ConfigError(f"there is nothing to learn from: {examples.summary()}")
     return examples
+
+
+def _spread(texts: list[Text], most: int) -> list[Text]:
+    """Return up to `most` of the texts, spread over all of them."""
+    step = max(1.0, len(texts) / most)
+    return [texts[int(i * step)] for i in range(min(most, len(texts)))]
 
 
 def _texts(config: TuningConfig, split: str, examples: Examples) -> Iterator[Text]:
