@@ -6,7 +6,8 @@ for are ignored here, other than in prompt files. A malformed line costs that li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
@@ -54,6 +55,15 @@ def read_usable(path: str | Path, parse: Callable[[Row, str], T], *, what: str) 
         summary = summarise(problems) if problems else "the file is empty"
         raise PromptError(f"{path} holds no usable {what}: {summary}")
     return Rows(tuple(usable), tuple(problems))
+
+
+def spread_pairs(
+    right: Iterable[str], wrong: Iterable[str], most: int
+) -> Iterator[tuple[str, str]]:
+    """Yield up to `most` of the pairs of a right and a wrong one, spread over all of them."""
+    everything = [(a, b) for a, b in product(right, wrong) if a != b]
+    step = max(1.0, len(everything) / most)
+    yield from (everything[int(i * step)] for i in range(min(most, len(everything))))
 
 
 def require(row: Row, *fields: str) -> None:

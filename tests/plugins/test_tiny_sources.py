@@ -15,7 +15,7 @@ from textgym import ConfigError, Prompt, PromptSource, Reward, Sample
 from textgym.make import make_prompt_source, make_reward
 from textgym_plugins.numbering import digits_of, find_stride, pick_distinct
 
-SOURCES = ("tiny_code", "tiny_kbqa", "tiny_instructions", "tiny_safety")
+SOURCES = ("tiny_code", "tiny_queries", "tiny_kbqa", "tiny_instructions", "tiny_safety")
 
 
 def tasks(source: PromptSource, step: int = 1) -> Iterator[tuple[Prompt, textgym.Demonstrations]]:
@@ -55,7 +55,7 @@ def test_demonstrations_are_short_and_the_same_each_time(name: str) -> None:
         assert shown.wrong
         assert not set(shown.right) & set(shown.wrong)
         assert len(set(shown.wrong)) == len(shown.wrong)
-        assert all(0 < len(text.encode()) <= 24 for text in shown.right + shown.wrong)
+        assert all(0 < len(text.encode()) <= 32 for text in shown.right + shown.wrong)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,21 @@ def test_a_program_is_to_be_found_from_two_examples() -> None:
     target: Any = prompt.target
     assert [case["args"] for case in target["cases"]] == [[0], [1], [11], [24], [53]]
     assert [case["expected"] for case in target["cases"]] == [0, 2, 22, 48, 106]
+
+
+def test_requests_in_words_have_the_wording_and_the_tests_of_the_others() -> None:
+    code, queries = make_prompt_source("tiny_code"), make_prompt_source("tiny_queries")
+    for index in range(0, code.num_prompts(), 97):
+        asked, reworded = code.prompt(index), queries.prompt(index)
+        assert queries.demonstrations(index).right == (asked.text,)
+        assert reworded.target == asked.target
+        assert (reworded.metadata["solution"],) == code.demonstrations(index).right
+    assert queries.prompt(1).text == "0 to -2 and 1 to -1"
+    similarity = make_reward("similarity", reference="metadata.solution")
+    assert similarity.score(Sample(queries.prompt(1), "return x-2")).value == pytest.approx(1.0)
+    assert similarity.score(Sample(queries.prompt(1), "0 to -2")).value < 0.3
+    with pytest.raises(ConfigError, match="reference"):
+        make_reward("similarity", reference="solution")
 
 
 def test_a_program_may_be_written_in_other_ways() -> None:

@@ -13,13 +13,15 @@ from rich.table import Table
 
 from textgym.cli.command import Command
 from textgym.config import load_config
+from textgym.errors import ConfigError
 from textgym_agents.cli.arguments import names
 from textgym_agents.cli.launched import launched_command
-from textgym_agents.cli.train import new_run_path
+from textgym_agents.cli.train import LATEST, new_run_path, resumed_path
 from textgym_agents.run.directory import RunDirectory
 from textgym_agents.run.metrics import rows_of
 from textgym_agents.run.progress import ConsoleProgress, SilentProgress
 
+RESUMABLE = ("checkpoint_every", "keep_checkpoints", "threads", "report_to")
 COLUMNS = {
     "sft": (("loss", "loss", ".4f"), ("token accuracy", "mean_token_accuracy", ".1%")),
     "dpo": (
@@ -38,9 +40,15 @@ def _configure(kind: str, parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", help=f"JSONL of {rows}")
     parser.add_argument("--prompts", help="prompt source by name, or a file, in place of --data")
     if kind == "sft":
-        parser.add_argument("--completion", help="what to learn of a prompt (default: target)")
+        parser.add_argument(
+            "--completion", help="what to learn of a prompt, e.g. metadata.solution"
+        )
     parser.add_argument("--model", help="tiny, a folder, a run, or a hub id")
     parser.add_argument("--run", type=Path, help="the run directory (default: runs/<date-time>)")
+    parser.add_argument(
+        "--resume", nargs="?", const=LATEST, metavar="RUN",
+        help="continue a run from its last checkpoint (default: the newest run)",
+    )  # fmt: skip
     parser.add_argument("--steps", type=int, help="optimiser steps")
     parser.add_argument("--seed", type=int, help="seed of the run")
     parser.add_argument("--threads", type=int, help="threads of torch")
@@ -65,20 +73,52 @@ def _run(kind: str, args: argparse.Namespace) -> int:
 
         transformers_logging.disable_progress_bar()
         console = Console(quiet=not processes.is_main)
+        run = processes.from_main(lambda: _choose_run(kind, args))
+        is_new = args.resume is None
         with processes.together():
-            config = load_config(RUN_CONFIGS[kind], path=args.config, overrides=_overrides(args))
-        path = args.run or new_run_path()
-        run = processes.from_main(lambda: RunDirectory.create(path))
+            path = args.config if is_new else run.path / "config.yaml"
+            overrides = _overrides(args) if is_new else _resumable(args)
+            config = load_config(RUN_CONFIGS[kind], path=path, overrides=overrides)
         console.print(f"run {run.path}", highlight=False)
         with ConsoleProgress(console) if processes.is_main else SilentProgress() as progress:
             try:
-                tune(config, run.path, progress=progress, processes=processes)
+                tune(config, run.path, progress=progress, processes=processes, resume=not is_new)
             except KeyboardInterrupt:
-                progress.note(f"stopped; what was learnt is saved: --model {run.path} goes on")
+                progress.note(f"stopped; continue with: textgym {kind} --resume {run.path}")
                 raise
         if processes.is_main:
             _report(console, run, kind)
     return 0
+
+
+def _choose_run(kind: str, args: argparse.Namespace) -> RunDirectory:
+    if args.resume is None:
+        return RunDirectory.create(args.run or new_run_path())
+    if args.config or args.run:
+        raise ConfigError(
+            "--resume continues a run with the configuration that it stored; leave out the "
+            "configuration file and --run"
+        )
+    run = RunDirectory.open(resumed_path(args.resume))
+    run.check_kind(kind)
+    return run
+
+
+def _resumable(args: argparse.Namespace) -> list[str]:
+    """Return the overrides of a run that is continued.
+
+    Raises:
+        ConfigError: one of them would make another run of it.
+    """
+    overrides = _overrides(args)
+    for override in overrides:
+        name = override.partition("=")[0]
+        if name not in RESUMABLE:
+            raise ConfigError(
+                f"--resume: '{name}' cannot change within a run; {', '.join(RESUMABLE)} can. "
+                "Start a new run instead."
+            )
+    return overrides
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:

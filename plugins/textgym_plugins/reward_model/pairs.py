@@ -10,16 +10,15 @@ import hashlib
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 from textgym import Prompt, PromptSource, Sample
 from textgym.errors import ConfigError, PromptError
 from textgym.jsonl import LineError, PromptProblem
 from textgym.sample_files import read_samples
-from textgym.training_rows import parse_preference, read_usable
+from textgym.training_rows import parse_preference, read_usable, spread_pairs
 from textgym.validation import shown
 
 
@@ -92,7 +91,7 @@ def pairs_from_verdicts(path: str | Path, *, most: int = 16) -> PairFile:
     pairs = [
         Pair(prompt, chosen, rejected)
         for key, prompt in prompts.items()
-        for chosen, rejected in _spread(completions[key, True], completions[key, False], most)
+        for chosen, rejected in spread_pairs(completions[key, True], completions[key, False], most)
     ]
     if not pairs:
         raise PromptError(
@@ -115,7 +114,7 @@ def pairs_from_demonstrations(source: PromptSource, *, most: int = 16) -> PairFi
     pairs = []
     for index in range(source.num_prompts()):
         prompt, shown = source.prompt(index), source.demonstrations(index)
-        pairs += [Pair(prompt, *texts) for texts in _spread(shown.right, shown.wrong, most)]
+        pairs += [Pair(prompt, *texts) for texts in spread_pairs(shown.right, shown.wrong, most)]
     if not pairs:
         raise PromptError(
             f"the prompt source '{source.name}' has no wrong demonstrations, so there is no pair; "
@@ -154,13 +153,6 @@ def split_pairs(pairs: Sequence[Pair], held_out: float) -> tuple[list[Pair], lis
 
 def _key(prompt: Prompt) -> str:
     return json.dumps([(message.role, message.content) for message in prompt.messages])
-
-
-def _spread(right: Iterable[str], wrong: Iterable[str], most: int) -> Iterator[tuple[str, str]]:
-    """Yield up to `most` of the pairs, spread evenly over all of them."""
-    everything = [(a, b) for a, b in product(right, wrong) if a != b]
-    step = max(1.0, len(everything) / most)
-    yield from (everything[int(i * step)] for i in range(min(most, len(everything))))
 
 
 def _pair(row: Mapping[str, object], name: str) -> Pair:

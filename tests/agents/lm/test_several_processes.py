@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -27,12 +28,14 @@ import json, os, sys
 import torch
 import textgym_agents.cli.language_models
 import textgym_agents.lm.trainer
+import textgym_agents.lm.tuning.run
 from textgym.cli.main import main
 from textgym.plugins import plugin_manager
 
 torch.set_num_threads(1)
 plugin_manager()
 textgym_agents.lm.trainer.plot_run = lambda run: None  # takes longer than the rest of such a run
+textgym_agents.lm.tuning.run.plot_tuning_run = lambda run, kind: None
 for line in sys.stdin:
     job = json.loads(line)
     pids = []
@@ -311,6 +314,17 @@ def test_a_process_that_dies_ends_the_others_and_costs_nothing(
     assert_near(run, one)
 
 
+TUNING = """
+import argparse
+from textgym_agents.cli.tuning import {kind} as command
+parser = argparse.ArgumentParser()
+command.configure(parser)
+try:
+    code = command.run(parser.parse_args({arguments}))
+except KeyboardInterrupt:
+    code = 130
+raise SystemExit(code)
+"""
 FAILING = """
 import textgym_agents.lm.collection as collection
 from textgym.errors import RewardError
@@ -427,6 +441,45 @@ with launched() as processes:
     else:
         raise AssertionError
 """
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+def test_tuning_in_two_processes_is_that_of_one_and_goes_on(
+    runner: Runner, tmp_path: Path, kind: str
+) -> None:
+    """Where the rows fill the steps; for the last one of a pass TRL would repeat rows."""
+
+    def tune(*arguments: str, size: int = 2, **options: Any) -> Outcome:
+        code = TUNING.format(kind=kind, arguments=list(arguments))
+        return runner.run(size=size, code=dict.fromkeys(range(size), code), **options)
+
+    rows = [
+        {"prompt": f"{a}+{b}=", "completion": str(a + b), "chosen": str(a + b), "rejected": "no"}
+        for a, b in itertools.product(range(6), repeat=2)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = [
+        "--data", str(tmp_path / "rows.jsonl"), "--set", "epochs=2", "--set", "batch_size=6",
+        "--set", "micro_batch_size=3", "--set", "env.kwargs.evaluation_share=0",
+    ]  # fmt: skip
+    alone, run = tmp_path / "alone", tmp_path / "run"
+    outcome = tune(*given, "--run", str(alone), size=1)
+    assert outcome.codes == [0], outcome.text
+    outcome = tune(
+        *given, "--run", str(run), stop=(1, signal.SIGINT),
+        when=lambda: (run / "metrics.jsonl").exists() and len(rows_of(run, kind)) >= 2,
+    )  # fmt: skip
+    assert outcome.codes == [130, 130], outcome.text
+    assert outcome.logs[1] == ""
+    assert f"textgym {kind} --resume" in " ".join(outcome.logs[0].split())
+    num_steps = len(rows_of(alone, kind))
+    assert 2 <= len(rows_of(run, kind)) < num_steps
+    outcome = tune("--resume", str(run))
+    assert outcome.codes == [0, 0], outcome.text
+    for row, wanted in zip(rows_of(run, kind), rows_of(alone, kind), strict=True):
+        for name in ("loss", "grad_norm", "learning_rate"):
+            key = f"{kind}/{name}"
+            assert row[key] == pytest.approx(wanted[key], abs=1e-5, rel=1e-4)
 
 
 ESTIMATORS: dict[str, dict[str, Any]] = {

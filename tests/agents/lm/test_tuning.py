@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -12,17 +13,21 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from textgym.cli.main import main
 from textgym.errors import ConfigError, PromptError
+from textgym_agents.cli.train import train as train_command
 from textgym_agents.cli.tuning import dpo as dpo_command
 from textgym_agents.cli.tuning import sft as sft_command
 from textgym_agents.core.buffer import Batch, Episode, collate
 from textgym_agents.core.guard import NotFiniteError
-from textgym_agents.lm.config import FullMode, LastLayersMode, LoraMode, PolicyConfig
+from textgym_agents.lm.config import EnvConfig, FullMode, LastLayersMode, LoraMode, PolicyConfig
 from textgym_agents.lm.network import PolicyValueNetwork
+from textgym_agents.lm.rollout import make_envs
+from textgym_agents.lm.tuning import run as run_module
 from textgym_agents.lm.tuning.config import DPORunConfig, SFTRunConfig, TuningConfig
 from textgym_agents.lm.tuning.data import Examples, read_examples
 from textgym_agents.lm.tuning.run import tune
@@ -144,7 +149,7 @@ def test_prompts_of_a_source_have_their_completions_where_one_says(
     env = ALL_TO_LEARN | {"prompts": str(tmp_path / "prompts.jsonl")}
     decode = network.tokenizer.decode
 
-    def learnt(completion: str) -> tuple[list[str], list[str]]:
+    def learnt(completion: str | None) -> tuple[list[str], list[str]]:
         config = SFTRunConfig.model_validate({"env": env, "data": {"completion": completion}})
         examples = read_examples(network, config)
         return [decode(row["completion"]) for row in examples.train], examples.problems
@@ -152,9 +157,31 @@ def test_prompts_of_a_source_have_their_completions_where_one_says(
     assert learnt("target") == (
         ["3$", "4$"], ["prompt 'b': its target is ['3'], which is no completion to learn"],
     )  # fmt: skip
+    said = "its source demonstrates no completion; give data.file"
+    assert learnt(None) == (["3$", "4$"], [f"prompt 'b': {said}"])
     assert learnt("metadata.solution")[0] == ["1$", "2$"]
     with pytest.raises(ConfigError, match="there is nothing to learn from: 0 rows"):
         learnt("metadata.solutions")
+
+
+def test_demonstrations_of_a_source_are_rows_and_pairs(make_policy: MakePolicy) -> None:
+    network = PolicyValueNetwork.from_config(PolicyConfig(), seed=0)
+    env = EnvConfig(prompts="tiny_kbqa", kwargs={"evaluation_share": 0.0})
+    pool: Any = make_envs(env.model_copy(update={"reward": "exact_match"}), 1).unwrapped.pool
+    shown = [pool.demonstrations(i) for i in range(len(pool))]
+    assert max(len(each.wrong) for each in shown) > 1
+    decode = network.tokenizer.decode
+
+    def texts(kind: type[TuningConfig], *names: str, most: int) -> list[list[str]]:
+        config = kind.model_validate({"env": env, "data": {"per_prompt": most}})
+        rows = read_examples(network, config).train
+        return [[decode(row[n]).removesuffix("<|im_end|>") for n in names] for row in rows]
+
+    assert texts(SFTRunConfig, "completion", most=1) == [[each.right[0]] for each in shown]
+    everything = [[a, b] for each in shown for a in each.right for b in each.wrong]
+    assert texts(DPORunConfig, "chosen", "rejected", most=100) == everything
+    firsts = [[each.right[0], each.wrong[0]] for each in shown]
+    assert texts(DPORunConfig, "chosen", "rejected", most=1) == firsts
 
 
 def test_templates_render_and_some_prompts_are_held_out(
@@ -165,6 +192,11 @@ def test_templates_render_and_some_prompts_are_held_out(
     examples = read_examples(network, config_of(SFTRunConfig, sums["sft"], env=env))
     assert len(examples.train) + len(examples.evaluation) == 64
     assert 8 < len(examples.evaluation) < 32
+    few = config_of(SFTRunConfig, sums["sft"], env=env, evaluation_rows=3)
+    chosen = read_examples(network, few).evaluation
+    assert len(chosen) == 3
+    assert chosen[0] == examples.evaluation[0]
+    assert all(row in examples.evaluation[2:] for row in chosen[1:])
     text = network.tokenizer.decode(examples.train[0]["prompt"])
     assert text.startswith("<|im_start|>user\n")
     assert text.endswith("=<|im_end|>\n<|im_start|>assistant\n")
@@ -314,26 +346,98 @@ def test_sft_then_dpo_and_their_policies_can_be_used(
 
 
 class Interrupting(SilentProgress):
-    """Presses Ctrl-C once, after the first step."""
+    """Presses Ctrl-C once, after a step."""
 
-    is_pressed = False
+    def __init__(self, step: int) -> None:
+        self.left = step
 
     def advance(self, *_: Any, **__: Any) -> None:
-        if not self.is_pressed:
-            self.is_pressed = True
+        self.left -= 1
+        if self.left == 0:
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_ctrl_c_leaves_a_run_that_can_be_used(sums: dict[str, str], tmp_path: Path) -> None:
-    config = config_of(SFTRunConfig, sums["sft"], steps=1000)
-    run = RunDirectory(tmp_path / "run")
+def tensors_of(run: RunDirectory, checkpoint: Path | None) -> dict[str, Tensor]:
+    assert checkpoint is not None
+    found: dict[str, Tensor] = {}
+    for path in checkpoint.rglob("*.safetensors"):
+        found |= {f"{path.relative_to(checkpoint)}/{k}": x for k, x in load_file(path).items()}
+    return found
+
+
+def lines_of(run: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.startswith("time")} for row in rows]
+
+
+RESUMED = {
+    "sft": (SFTRunConfig, {}),
+    "sft, last layers": (SFTRunConfig, {"policy": {"mode": {"kind": "last_k", "k": 1}}}),
+    "dpo": (DPORunConfig, {}),
+    "dpo, lora": (DPORunConfig, {"policy": {"mode": {"kind": "lora", "rank": 2}}}),
+}
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_a_run_goes_on_exactly_after_ctrl_c(
+    sums: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """In the second pass over the data, with steps of two passes each, and a checkpoint between."""
+    monkeypatch.setattr(run_module, "plot_tuning_run", lambda *_: None)
+    kind, changes = RESUMED[name]
+    command = name.partition(",")[0]
+    config = config_of(
+        kind, sums[command], epochs=2, batch_size=10, micro_batch_size=5, evaluate_every=5,
+        checkpoint_every=3, env={"kwargs": {"evaluation_share": 0.3}}, **changes,
+    )  # fmt: skip
+    whole, parts = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "parts")
+    tune(config, whole.path)
+    num_steps = len(rows_of(whole.path, command))
+    assert num_steps > 8
     with pytest.raises(KeyboardInterrupt):
-        tune(config, run.path, progress=Interrupting())
-    assert [row["iteration"] for row in rows_of(run.path, "sft")] == [1, 2]
-    checkpoint = run.latest_checkpoint()
-    assert checkpoint == run.checkpoint_path(2)
-    PolicyValueNetwork.load(checkpoint / "policy")
-    assert run.plot_path.exists()
+        tune(config, parts.path, progress=Interrupting(num_steps // 2 + 1))
+    stopped = parts.latest_checkpoint()
+    assert stopped == parts.checkpoint_path(num_steps // 2 + 2)
+    with parts.metrics_path.open("a") as file:
+        file.write('{"phase": "sft", "iteration": 99}\n')  # from after the checkpoint
+    tune(config, parts.path, resume=True)
+    assert lines_of(parts.path) == lines_of(whole.path)
+    first = tensors_of(whole, whole.latest_checkpoint())
+    second = tensors_of(parts, parts.latest_checkpoint())
+    assert len(first) > 10
+    assert first.keys() == second.keys()
+    assert all(torch.equal(x, second[k]) for k, x in first.items())
+
+
+def run_command(name: str, *arguments: str) -> int:
+    """Run `textgym sft`, `dpo` or `train`, which raise what the command line tells."""
+    command = {"sft": sft_command, "dpo": dpo_command, "train": train_command}[name]
+    parser = argparse.ArgumentParser()
+    command.configure(parser)
+    return command.run(parser.parse_args(arguments))
+
+
+def test_a_run_is_continued_by_its_own_command_with_its_own_data(
+    sums: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "plot_tuning_run", lambda *_: None)
+    run = str(tmp_path / "run")
+    limits = ["--steps", "2", "--set", "batch_size=4"]
+    assert run_command("sft", "--data", sums["sft"], "--run", run, *limits) == 0
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    assert run_command("sft", "--resume", run, "--set", "keep_checkpoints=3") == 0  # nothing left
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+    for arguments, said in (
+        (["dpo", "--resume", run], "is a run of `textgym sft`; continue it with: textgym sft"),
+        (["train", "--resume", run], "is a run of `textgym sft`; continue it with: textgym sft"),
+        (["sft", "--resume", run, "--steps", "9"], "'steps' cannot change within a run"),
+        (["sft", "--resume", run, "--run", run], "leave out the configuration file and --run"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            run_command(*arguments)
+    Path(sums["sft"]).write_text('{"prompt": "1+1=", "completion": "2"}\n')
+    with pytest.raises(ConfigError, match="no longer those that the run learnt from"):
+        run_command("sft", "--resume", run)
 
 
 def test_gradients_that_are_not_finite_are_skipped_and_then_stop_the_run(
@@ -374,9 +478,10 @@ def test_gradients_that_are_not_finite_are_skipped_and_then_stop_the_run(
     [
         ("sft", ["--data", "none.jsonl"], "none.jsonl: cannot be read"),
         ("dpo", ["--data", "demos.jsonl"], "demos.jsonl holds no usable preference"),
-        ("dpo", [], "its target is"),
+        ("dpo", [], "its source demonstrates no right and wrong completion"),
         ("sft", ["--set", "batch_size=8", "--set", "micro_batch_size=3"], "must be a multiple"),
         ("sft", ["--set", "data.fil=x"], "Did you mean 'data.file'"),
+        ("sft", ["--set", "policy.mode.kind=qlora"], "take the mode 'lora'"),
         ("sft", ["--model", "./none"], "cannot load './none'"),
         ("dpo", ["--set", "label_smoothing=0.5"], "label_smoothing"),
         ("dpo", ["--set", "label_smoothing=0.1", "--set", "loss=ipo"], "the loss ipo has none"),
@@ -389,12 +494,7 @@ def test_a_mistake_is_one_clear_error_and_leaves_no_run(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    import argparse
-
-    chosen = sft_command if command == "sft" else dpo_command
-    parser = argparse.ArgumentParser()
-    chosen.configure(parser)
     with pytest.raises((ConfigError, PromptError)) as raised:
-        chosen.run(parser.parse_args(arguments))
+        run_command(command, *arguments)
     assert said in str(raised.value)
     assert not (tmp_path / "runs").exists()

@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from textgym_agents.core.config import Config
 from textgym_agents.lm.config import EnvConfig, PolicyConfig
+from textgym_agents.lm.tiny import BUILT_IN
 from textgym_agents.run.trackers import TrackerName
 
 TINY_RATE = 1e-3
@@ -20,8 +21,11 @@ class DataConfig(Config):
     file: str | None = None
     """JSONL of {prompt, completion} or {messages} (SFT), of {prompt, chosen, rejected} (DPO); None
     learns from the prompts of the environment."""
-    completion: str = "target"
-    """Where a prompt of the environment has its completion, e.g. `metadata.solution`."""
+    completion: str | None = None
+    """Where a prompt of the environment has its completion, e.g. `metadata.solution`; None learns
+    what its source demonstrates: by default a target that is text, and nothing wrong."""
+    per_prompt: PositiveInt = 16
+    """Demonstrations, or pairs of a right and a wrong one, of each prompt at most."""
 
 
 class TuningConfig(Config):
@@ -57,6 +61,8 @@ class TuningConfig(Config):
     """Prompt and completion together; what is longer loses its end."""
     evaluate_every: PositiveInt = 100
     """Steps between losses on held-out rows; there is one before and one after besides."""
+    evaluation_rows: PositiveInt = 256
+    """Held-out rows that are looked at, at most."""
     checkpoint_every: PositiveInt = 200
     """Steps between checkpoints; there is one at the end besides."""
     keep_checkpoints: PositiveInt = 1
@@ -78,7 +84,7 @@ class TuningConfig(Config):
         """The step size in use."""
         if self.learning_rate is not None:
             return self.learning_rate
-        if self.policy.model == "tiny":
+        if self.policy.model in BUILT_IN:
             return TINY_RATE
         return self.base_rate * (ADAPTER_FACTOR if self.policy.mode.kind == "lora" else 1.0)
 
@@ -95,6 +101,15 @@ class TuningConfig(Config):
                 f"process(es) times micro_batch_size ({self.micro_batch_size})"
             )
         return rows
+
+    @model_validator(mode="after")
+    def _check_mode(self) -> TuningConfig:
+        if self.policy.mode.kind == "qlora":
+            raise ValueError(
+                "policy.mode 'qlora' is for `textgym train` alone: TRL's trainers take no weights "
+                "of 4 bits from here; take the mode 'lora'"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_batch(self) -> TuningConfig:

@@ -17,6 +17,7 @@ from textgym.errors import ConfigError, PromptError
 from textgym.jsonl import LineError, PromptProblem
 from textgym.prompt import Prompt
 from textgym.prompt_files import write_prompts
+from textgym.prompt_source import Demonstrations
 from textgym.sample import Sample
 from textgym.training_rows import (
     Row,
@@ -25,6 +26,7 @@ from textgym.training_rows import (
     parse_prompt,
     read_usable,
     require,
+    spread_pairs,
 )
 from textgym.validation import shown
 from textgym_agents.lm.network import PolicyValueNetwork
@@ -80,13 +82,22 @@ def read_examples(network: PolicyValueNetwork, config: TuningConfig) -> Examples
     """
     examples = Examples()
     for split in SPLITS:
-        for text in _texts(config, split, examples):
+        texts = list(_texts(config, split, examples))
+        if split != SPLITS[0]:
+            texts = _spread(texts, config.evaluation_rows)
+        for text in texts:
             row = _encode(network, text, config.max_length, examples)
             if row is not None:
                 getattr(examples, split).append(row)
     if not examples.train:
         raise ConfigError(f"there is nothing to learn from: {examples.summary()}")
     return examples
+
+
+def _spread(texts: list[Text], most: int) -> list[Text]:
+    """Return up to `most` of the texts, spread over all of them."""
+    step = max(1.0, len(texts) / most)
+    return [texts[int(i * step)] for i in range(min(most, len(texts)))]
 
 
 def _texts(config: TuningConfig, split: str, examples: Examples) -> Iterator[Text]:
@@ -115,15 +126,34 @@ def _rendered(env: Any, config: TuningConfig, examples: Examples) -> Iterator[Te
     pool = getattr(env, "pool", None)
     if pool is None:
         raise ConfigError(f"env.id: {config.env.id} has no prompts to learn from; give data.file")
-    place = "target" if config.data.file is not None else config.data.completion
+    data = config.data
+    place = "target" if data.file is not None else data.completion
     for index in range(len(pool)):
         prompt = pool.prompt(index)
         try:
-            completions = _completions(prompt, place, config)
+            if place is None:
+                rows = _demonstrated(pool.demonstrations(index), config)
+            else:
+                rows = [_completions(prompt, place, config)]
         except LineError as error:
             examples.problems.append(f"prompt '{prompt.id}': {error}")
         else:
-            yield Text(pool.render(index, config.seed, 0), completions)
+            yield from (Text(pool.render(index, config.seed, 0), row) for row in rows)
+
+
+def _demonstrated(shown: Demonstrations, config: TuningConfig) -> list[dict[str, str]]:
+    """Return rows of what a source demonstrates of a prompt."""
+    right = [text for text in shown.right if text.strip()]
+    most = config.data.per_prompt
+    if isinstance(config, DPORunConfig):
+        pairs = spread_pairs(right, filter(str.strip, shown.wrong), most)
+        rows = [dict(zip(PREFERENCE, pair, strict=True)) for pair in pairs]
+    else:
+        rows = [{"completion": text} for text in right[:most]]
+    if not rows:
+        wanted = "right and wrong completion" if isinstance(config, DPORunConfig) else "completion"
+        raise LineError("demonstrations", f"its source demonstrates no {wanted}; give data.file")
+    return rows
 
 
 def _completions(prompt: Prompt, place: str, config: TuningConfig) -> dict[str, str]:

@@ -16,14 +16,26 @@ from textgym.errors import ConfigError
 from textgym.seeding import Purpose, derive_seed
 from textgym_agents.core.guard import NotFiniteError, StepGuard
 from textgym_agents.lm.build import find_device, set_threads
-from textgym_agents.lm.checkpoint import BestCheckpoint, policy_bytes, save_base
+from textgym_agents.lm.checkpoint import (
+    REFERENCE_FOLDER,
+    BestCheckpoint,
+    checkpoint_bytes,
+    save_base,
+)
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.policy_files import POLICY_FOLDER
 from textgym_agents.lm.tuning.config import DPORunConfig, SFTRunConfig
 from textgym_agents.lm.tuning.data import Examples, read_examples
+from textgym_agents.lm.tuning.state import (
+    TuningState,
+    digest_of,
+    load_state,
+    restore_trainer,
+    save_optimizer,
+)
 from textgym_agents.lm.tuning.trl_trainers import RunCallback, input_records, make_trainer
 from textgym_agents.processes import ONE, Processes
-from textgym_agents.run.directory import STATE_FILE, RunDirectory, write_records
+from textgym_agents.run.directory import RunDirectory, write_records
 from textgym_agents.run.disk import check_room, disk_errors
 from textgym_agents.run.environment import describe_environment
 from textgym_agents.run.interrupt import MESSAGE, Interrupt
@@ -39,14 +51,17 @@ def tune(
     *,
     progress: Progress | None = None,
     processes: Processes = ONE,
+    resume: bool = False,
 ) -> Path:
     """Learn from demonstrations or preferences and return the run directory.
 
     Args:
         config: what to do.
-        run_path: folder of the run; it must not hold one already.
+        run_path: folder of the run; it must not hold one already unless it is resumed.
         progress: is told what happens.
         processes: those of the run.
+        resume: go on from the last checkpoint, or from the start where there is none yet. Metrics,
+            but for `time/`, and weights become those of a run without the break.
 
     Raises:
         ConfigError: the model, the data or a tracker cannot be used.
@@ -55,10 +70,12 @@ def tune(
         NotFiniteError: too many steps in a row had a gradient that is not finite.
         DiskError: there is no room for the run; what was saved stays.
     """
+    run = RunDirectory(run_path)
+    checkpoint = processes.from_main(run.latest_checkpoint) if resume else None
     with processes.together():
         check_trackers(config.report_to)
-        tuning = Tuning(config, RunDirectory(run_path), progress or SilentProgress(), processes)
-    with disk_errors(tuning.run):
+        tuning = Tuning(config, run, progress or SilentProgress(), processes, checkpoint)
+    with disk_errors(run):
         try:
             tuning.train()
         finally:
@@ -67,7 +84,15 @@ def tune(
 
 
 class Tuning:
-    """One run in progress."""
+    """One run in progress.
+
+    Args:
+        config: what to do.
+        run: where to write.
+        progress: is told what happens.
+        processes: those of the run.
+        checkpoint: to go on from; None starts anew.
+    """
 
     def __init__(
         self,
@@ -75,8 +100,10 @@ class Tuning:
         run: RunDirectory,
         progress: Progress,
         processes: Processes,
+        checkpoint: Path | None,
     ) -> None:
         self.config, self.run, self.progress, self.processes = config, run, progress, processes
+        self.checkpoint = checkpoint
         try:
             config.micro_batch(processes.size)
         except ValueError as error:
@@ -84,93 +111,146 @@ class Tuning:
         self.network = self._load_network().to(find_device(config.device))
         set_threads(config.threads, self.network)
         self.examples: Examples = read_examples(self.network, config)
+        self.state = None if checkpoint is None else load_state(checkpoint, self.examples)
+        self.best = None if self.state is None else self.state.best
         self.log: MetricsLog | SilentLog = SilentLog()
-        self.best: BestCheckpoint | None = None
-        self._saved = -1
         self._trainer: Any = None
+        self._callback: RunCallback | None = None
         self._whole: PolicyValueNetwork | None = None
 
     def _load_network(self) -> PolicyValueNetwork:
+        if self.checkpoint is not None:
+            return PolicyValueNetwork.load(self.checkpoint / POLICY_FOLDER)
         seed = derive_seed(self.config.seed, Purpose.MODEL)
         return PolicyValueNetwork.from_config(self.config.policy, seed=seed)
 
     def train(self) -> None:
-        """Do everything there is to do."""
+        """Do everything that is left of the run."""
         self.progress.note(self.examples.summary())
         self.processes.from_main(self._prepare)
+        was_stopped = False
+        if self.state is None or self.state.iteration < self.state.num_steps:
+            was_stopped = self._learn()
+        self.processes.from_main(lambda: plot_tuning_run(self.run, self.config.kind))
+        if was_stopped:
+            raise KeyboardInterrupt
+
+    def _learn(self) -> bool:
+        """Take the steps that are left and return whether Ctrl-C left some."""
         with (
             tempfile.TemporaryDirectory() as folder,
             Interrupt(MESSAGE if self.processes.is_main else None) as interrupt,
         ):
-            callback = RunCallback(
+            callback = self._callback = RunCallback(
                 self.config,
                 self.processes,
                 self.progress,
                 StepGuard(self.config.max_skipped_steps),
                 write=self._write,
-                save=self._save,
                 must_stop=lambda: interrupt.requested,
             )
-            trainer: Any = make_trainer(
-                self.network,
-                self.examples,
-                self.config,
-                folder=Path(folder),
-                processes=self.processes,
-            )
-            self._trainer = callback.trainer = trainer
+            trainer = self._trainer = self._make_trainer(Path(folder))
+            trainer.save, trainer.restore = self._save, self._restore
+            callback.trainer = trainer
             trainer.add_callback(callback)
+            if self.state is not None:
+                callback.num_skipped = self.state.num_skipped
+                callback.guard.num_in_a_row = self.state.skipped_in_a_row
             with self._kept_batch(trainer):
-                trainer.train()
-            done = int(trainer.state.global_step)
-            self._save(done)
-        self.processes.from_main(lambda: plot_tuning_run(self.run, self.config.kind))
-        if callback.was_stopped and done < trainer.state.max_steps:
-            raise KeyboardInterrupt
+                trainer.train(resume_from_checkpoint=folder if self.state else None)
+        return callback.was_stopped and trainer.state.global_step < trainer.state.max_steps
+
+    def _make_trainer(self, folder: Path) -> Any:
+        return make_trainer(
+            self.network,
+            self.examples,
+            self.config,
+            folder=folder,
+            processes=self.processes,
+            reference=self._load_reference(),
+            done=0 if self.state is None else self.state.iteration,
+        )
+
+    def _load_reference(self) -> PolicyValueNetwork | None:
+        """Return the reference of DPO that the run began with; None where it begins now."""
+        path = self.run.path / REFERENCE_FOLDER
+        if self.state is None or not path.exists():
+            return None
+        reference = self.network.frozen_copy()  # shares what does not learn
+        reference.lm.load_state_dict(PolicyValueNetwork.load(path).lm.state_dict())
+        return reference
 
     def _prepare(self) -> None:
         self.run.prepare()
         self.run.write_text("config.yaml", dump_config(self.config))
         self.run.write_text("environment.json", json.dumps(describe_environment(), indent=2))
-        check_room(self.run, policy_bytes(self.network))
-        self.log = MetricsLog(self.run, report_to=self.config.report_to, config=self.config)
+        check_room(self.run, checkpoint_bytes(self.network))
+        self.run.truncate_metrics(0 if self.state is None else self.state.metrics_size)
+        if self.checkpoint is not None:
+            self.run.set_aside_after(self.checkpoint)
+        if isinstance(self.config, DPORunConfig) and self.state is None:
+            save_base(self.network, self.run)
+            with self.run.new_part(REFERENCE_FOLDER) as folder:
+                self.network.save(folder)
+        self.log = MetricsLog(
+            self.run,
+            first_step=0 if self.state is None else self.state.iteration + 1,
+            report_to=self.config.report_to,
+            config=self.config,
+        )
 
-    def _write(self, phase: str, step: int, metrics: Mapping[str, float]) -> None:
+    def _write(self, phase: str, step: int, metrics: Mapping[str, float]) -> bool:
+        """Write metrics and return whether they are those of the best policy so far."""
         self.log.write(phase, step, metrics)
         loss = metrics.get("evaluation/loss")
-        if loss is not None and step > 0 and (self.best is None or loss < self.best.value):
-            self.best = BestCheckpoint(iteration=step, value=loss)
-            self._save(step)
+        if loss is None or step == 0 or (self.best is not None and loss >= self.best.value):
+            return False
+        self.best = BestCheckpoint(iteration=step, value=loss)
+        return True
 
-    def _save(self, step: int) -> None:
-        """Write a checkpoint, once for each step."""
-        if step != self._saved:
-            self._saved = step
-            state = self._gathered_state()
-            self.processes.from_main(lambda: self._save_checkpoint(step, state))
+    def _save(self) -> None:
+        weights = self._gathered_weights()
+        self.processes.from_main(lambda: self._save_checkpoint(weights))
 
-    def _gathered_state(self) -> dict[str, Tensor] | None:
+    def _gathered_weights(self) -> dict[str, Tensor] | None:
         """Return the whole weights where sharding has divided them; None where they are whole."""
         trainer = self._trainer
         if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
             return None
-        state: dict[str, Tensor] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-        return state
+        weights: dict[str, Tensor] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+        return weights
 
-    def _save_checkpoint(self, step: int, state: Mapping[str, Tensor] | None) -> None:
+    def _save_checkpoint(self, weights: Mapping[str, Tensor] | None) -> None:
         network, keep = self.network, self.config.keep_checkpoints
-        if state is not None:
+        if weights is not None:
             network = self._whole = self._whole or self._load_network()
-            network.lm.load_state_dict(state)
-        check_room(self.run, policy_bytes(network))
+            network.lm.load_state_dict(weights)
+        check_room(self.run, checkpoint_bytes(network))
         save_base(network, self.run)
-        best = self.best
-        with self.run.new_checkpoint(
-            step, keep=keep, best=best.iteration if best else None
-        ) as folder:
+        best, state = self.best.iteration if self.best else None, self._current_state()
+        with self.run.new_checkpoint(state.iteration, keep=keep, best=best) as folder:
             network.save(folder / POLICY_FOLDER)
-            state_row = {"iteration": step, "best": best.model_dump() if best else None}
-            (folder / STATE_FILE).write_text(json.dumps(state_row))
+            if weights is None:
+                save_optimizer(self._trainer, folder)
+            state.save(folder)
+
+    def _current_state(self) -> TuningState:
+        assert self._callback is not None
+        return TuningState(
+            iteration=self._trainer.state.global_step,
+            num_steps=self._trainer.state.max_steps,
+            learning_rate=self._trainer.lr_scheduler.get_last_lr()[0],
+            num_skipped=self._callback.num_skipped,
+            skipped_in_a_row=self._callback.guard.num_in_a_row,
+            metrics_size=self.run.metrics_size(),
+            data=digest_of(self.examples),
+            best=self.best,
+        )
+
+    def _restore(self) -> None:
+        assert self.checkpoint is not None
+        assert self.state is not None
+        restore_trainer(self._trainer, self.checkpoint, self.state)
 
     @contextmanager
     def _kept_batch(self, trainer: Any) -> Iterator[None]:

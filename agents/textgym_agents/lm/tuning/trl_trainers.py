@@ -36,16 +36,21 @@ from textgym_agents.lm.tuning.data import Encoded, Examples
 from textgym_agents.processes import Processes
 from textgym_agents.run.progress import Progress
 
+TRAINER_STATE_NAME = "trainer_state.json"
 IGNORED = -100
 """The label of tokens that are not learnt."""
 LEFT_OUT = ("epoch", "total_flos", "train_", "_runtime", "_per_second", "num_tokens")
 """Parts of the names of what TRL logs and the run directory does not need."""
 
 
-class RememberingMixin:
-    """Keeps the inputs of the last step, for the case that its loss is not finite."""
+class RunMixin:
+    """Leaves saving and going on to the run, and keeps the inputs of the last step for it."""
 
     last_inputs: Mapping[str, Tensor] | None = None
+    save: Callable[[], None]
+    """Writes a checkpoint of ours; called once the metrics of its step are written."""
+    restore: Callable[[], None]
+    """Brings optimiser and schedule to where the run goes on."""
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Do what TRL does."""
@@ -53,12 +58,22 @@ class RememberingMixin:
         loss: Tensor = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
         return loss
 
+    def _save_checkpoint(self, *_: Any) -> None:
+        self.save()
 
-class IdsSFTTrainer(RememberingMixin, SFTTrainer):
+    def _load_from_checkpoint(self, *_: Any) -> None:
+        """Do nothing: the network was loaded before."""
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            self.restore()
+
+
+class IdsSFTTrainer(RunMixin, SFTTrainer):
     """TRL's SFT trainer; rows with `input_ids` and `labels` it takes as they are."""
 
 
-class IdsDPOTrainer(RememberingMixin, DPOTrainer):
+class IdsDPOTrainer(RunMixin, DPOTrainer):
     """TRL's DPO trainer on rows of ids, which it would otherwise make of text."""
 
     def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:
@@ -72,6 +87,8 @@ def make_trainer(
     *,
     folder: Path,
     processes: Processes,
+    reference: PolicyValueNetwork | None = None,
+    done: int = 0,
 ) -> Trainer:
     """Return TRL's trainer of a configuration.
 
@@ -81,12 +98,23 @@ def make_trainer(
         config: how.
         folder: where TRL may write; nothing of it is needed afterwards.
         processes: those of the run.
+        reference: of DPO; None is the network as it is.
+        done: steps of the run that are behind it; `folder` gets what TRL asks about them.
     """
     datasets = {
         split: Dataset.from_list([_row(row, config) for row in rows]) if rows else None
         for split, rows in (("train", examples.train), ("eval", examples.evaluation))
     }
     arguments = _arguments(network, config, folder, processes, bool(examples.evaluation))
+    if done:
+        arguments["eval_on_start"] = False
+        state = TrainerState(
+            global_step=done,
+            logging_steps=1,
+            eval_steps=config.evaluate_every,
+            train_batch_size=config.micro_batch(processes.size),
+        )
+        state.save_to_json(str(folder / TRAINER_STATE_NAME))
     common: dict[str, Any] = {
         "model": network.lm,
         "train_dataset": datasets["train"],
@@ -96,8 +124,8 @@ def make_trainer(
     trainer: Trainer
     if isinstance(config, DPORunConfig):
         settings = DPOConfig(**arguments, beta=config.beta, **_loss(config))
-        reference = network.frozen_copy().lm
-        trainer = IdsDPOTrainer(ref_model=reference, args=settings, **common)
+        frozen = reference or network.frozen_copy()
+        trainer = IdsDPOTrainer(ref_model=frozen.lm, args=settings, **common)
     else:
         trainer = IdsSFTTrainer(args=SFTConfig(**arguments), **common)
     for callback in (PrinterCallback, ProgressCallback):
@@ -177,8 +205,7 @@ class RunCallback(TrainerCallback):
         processes: those of the run.
         progress: told of each step.
         guard: counts steps that are not finite.
-        write: takes phase, step and metrics.
-        save: writes a checkpoint after a step.
+        write: takes phase, step and metrics; returns whether a checkpoint is to follow.
         must_stop: whether Ctrl-C was pressed.
     """
 
@@ -189,21 +216,21 @@ class RunCallback(TrainerCallback):
         progress: Progress,
         guard: StepGuard,
         *,
-        write: Callable[[str, int, Mapping[str, float]], None],
-        save: Callable[[int], None],
+        write: Callable[[str, int, Mapping[str, float]], bool],
         must_stop: Callable[[], bool],
     ) -> None:
         self.config, self.processes, self.progress, self.guard = config, processes, progress, guard
-        self._write, self._save, self._must_stop = write, save, must_stop
+        self._write, self._must_stop = write, must_stop
         self.trainer: Any = None
         self.was_stopped = False
-        self._num_skipped, self._num_tokens, self._since = 0, 0.0, time.perf_counter()
+        self.num_skipped = 0
+        self._num_tokens, self._since = 0.0, time.perf_counter()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Show a bar."""
-        self.progress.start_phase(self.config.kind.upper(), state.max_steps)
+        self.progress.start_phase(self.config.kind.upper(), state.max_steps, state.global_step)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -218,7 +245,7 @@ class RunCallback(TrainerCallback):
         if all(bool(norm.isfinite()) for norm in norms):
             self.guard.take()
             return
-        self._num_skipped += 1
+        self.num_skipped += 1
         model.zero_grad(set_to_none=True)
         self.guard.skip(self.trainer.last_inputs)
 
@@ -228,8 +255,9 @@ class RunCallback(TrainerCallback):
         """Save where it is time, and stop where asked to."""
         self.was_stopped = self.processes.any(self._must_stop())
         control.should_training_stop |= self.was_stopped
-        if state.global_step % self.config.checkpoint_every == 0:
-            self._save(state.global_step)
+        is_due = state.global_step % self.config.checkpoint_every == 0
+        is_last = state.global_step >= state.max_steps
+        control.should_save |= is_due or is_last or self.was_stopped
 
     def on_log(
         self,
@@ -253,9 +281,9 @@ class RunCallback(TrainerCallback):
             if not any(part in name for part in LEFT_OUT)
         }
         if phase == kind:
-            metrics |= {f"{kind}/skipped_steps": float(self._num_skipped), **self._speed(logs)}
+            metrics |= {f"{kind}/skipped_steps": float(self.num_skipped), **self._speed(logs)}
             self.progress.advance(metrics, metrics["time/tokens_per_second"])
-        self._write(phase, state.global_step, metrics)
+        control.should_save |= self._write(phase, state.global_step, metrics)
 
     def _speed(self, logs: Mapping[str, float]) -> dict[str, float]:
         now, num_tokens = time.perf_counter(), float(logs.get("num_tokens", math.nan))
