@@ -32,6 +32,9 @@ _OWN = {
 _KNOWN_HELP = {
     "train": "train a policy on an environment",
     "evaluate": "measure a run or a model on held-out prompts",
+    "sft": "fine-tune a language model on demonstrations",
+    "dpo": "tune a language model on preference pairs",
+    "launch-config": "print the path of a configuration for `accelerate launch`",
     "baselines": "compare agents over seeds, ours and those of Stable-Baselines3",
     "reward-model": "train a reward model on preference pairs, or measure one",
 }

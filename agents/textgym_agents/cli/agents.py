@@ -66,6 +66,7 @@ def _overrides(args: argparse.Namespace) -> list[str]:
         "env_kwargs.reward": args.reward,
         "evaluation_episodes": getattr(args, "episodes", None),
         "seed": args.seed,
+        "report_to": getattr(args, "report_to", None),
     }
     given = [f"{name}={json.dumps(v)}" for name, v in shorthands.items() if v is not None]
     return [*given, *args.overrides]
@@ -98,6 +99,8 @@ def _stored_config(args: argparse.Namespace, run: RunDirectory) -> AgentRunConfi
 
 def evaluate_run(args: argparse.Namespace) -> None:
     """Play episodes with the agent of a run and print what came of them."""
+    if args.best:
+        raise ConfigError("--best is for the runs of language models; these keep the newest only")
     path = Path(args.policy)
     config = load_config(AgentRunConfig, path=path / "config.yaml", overrides=_overrides(args))
     metrics = evaluate(

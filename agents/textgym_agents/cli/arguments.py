@@ -5,6 +5,11 @@ from __future__ import annotations
 import argparse
 
 
+def names(value: str) -> list[str]:
+    """Return the names in `a,b`."""
+    return [name.strip() for name in value.split(",") if name.strip()]
+
+
 def add_shared(parser: argparse.ArgumentParser) -> None:
     """Add them to a parser."""
     parser.add_argument("--prompts", help="prompt source by name, or the path of a JSONL file")

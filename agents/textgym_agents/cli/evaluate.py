@@ -13,6 +13,9 @@ from textgym_agents.cli.train import is_agent_run
 def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("policy", metavar="RUN|MODEL", help="a run directory, a folder, a hub id")
     parser.add_argument("--episodes", type=int, help="held-out prompts")
+    parser.add_argument(
+        "--best", action="store_true", help="the best checkpoint of a run, not its newest"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_shared(parser)
 

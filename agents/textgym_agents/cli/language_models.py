@@ -19,15 +19,19 @@ from textgym.errors import ConfigError, UnknownNameError, did_you_mean
 from textgym_agents.baselines.suites import task_name
 from textgym_agents.env_source import has_exact_solution
 from textgym_agents.lm.agent import PPOAgent
+from textgym_agents.lm.build import build_agent
+from textgym_agents.lm.checkpoint import find_checkpoint
 from textgym_agents.lm.config import EnvConfig, PolicyConfig, TrainConfig
 from textgym_agents.lm.evaluation import evaluate as evaluate_agent
 from textgym_agents.lm.evaluation import make_held_out
 from textgym_agents.lm.exact import limits_for
+from textgym_agents.lm.policy_files import POLICY_FOLDER
 from textgym_agents.lm.presets import PRESETS, SOLVED, WORLDS, preset
-from textgym_agents.lm.trainer import build_agent, learn
+from textgym_agents.lm.trainer import learn
+from textgym_agents.processes import Processes, check_replicated
 from textgym_agents.run.directory import RunDirectory
 from textgym_agents.run.metrics import rows_of
-from textgym_agents.run.progress import ConsoleProgress
+from textgym_agents.run.progress import ConsoleProgress, SilentProgress
 
 TABLE_ROWS = (
     ("greedy", "evaluation/greedy", ".1%"),
@@ -47,27 +51,35 @@ OPTIONAL = ("evaluation/greedy", "evaluation/sampled", "evaluation/exact_greedy"
             "evaluation/exact_sampled", "evaluation/optimum", "evaluation/share_greedy",
             "evaluation/share_sampled")  # fmt: skip
 """Metrics that have no row where no column knows them."""
-RESUMABLE = ("iterations", "checkpoint_every", "keep_checkpoints", "log_rollouts", "threads")
+RESUMABLE = (
+    "iterations", "checkpoint_every", "keep_checkpoints", "log_rollouts", "threads", "report_to",
+)  # fmt: skip
 ENGINES = ("transformers", "vllm", "vllm-server")
 RESUMABLE_SECTIONS = ("evaluation", "engine")
 
 
-def train(console: Console, args: argparse.Namespace, run: RunDirectory) -> None:
+def train(
+    console: Console, args: argparse.Namespace, run: RunDirectory, processes: Processes
+) -> None:
     """Train a language model, or continue its run; print the table before and after."""
     transformers_logging.disable_progress_bar()
     if args.steps is not None:
         raise ConfigError("--steps: a language model's run is as long as `epochs` or `iterations`")
-    checkpoint = run.latest_checkpoint()
-    config = new_config(args) if args.resume is None else _stored_config(args, run)
+    check_replicated()
+    checkpoint = processes.from_main(run.latest_checkpoint)
+    with processes.together():
+        config = new_config(args) if args.resume is None else _stored_config(args, run)
     console.print(f"run {run.path}", highlight=False)
-    with ConsoleProgress(console) as progress:
-        agent = build_agent(config, checkpoint=checkpoint)
+    with ConsoleProgress(console) if processes.is_main else SilentProgress() as progress:
+        with processes.together():
+            agent = build_agent(config, checkpoint=checkpoint, processes=processes)
         try:
             learn(agent, run.path, progress=progress, resume_from=checkpoint)
         except KeyboardInterrupt:
             progress.note(f"stopped; continue with: textgym train --resume {run.path}")
             raise
-    _print_before_after(console, run)
+    if processes.is_main:
+        _print_before_after(console, run)
 
 
 def new_config(args: argparse.Namespace) -> TrainConfig:
@@ -151,6 +163,7 @@ def _overrides(args: argparse.Namespace) -> list[str]:
         "seed": args.seed,
         "threads": args.threads,
         "device": args.device,
+        "report_to": getattr(args, "report_to", None),
         "engine": _engine(args),
     }
     given = [f"{name}={json.dumps(v)}" for name, v in shorthands.items() if v is not None]
@@ -233,13 +246,15 @@ def evaluate_policy(args: argparse.Namespace) -> None:
 
 def _evaluated_agent(args: argparse.Namespace) -> PPOAgent:
     path = Path(args.policy)
-    if not (path / "config.yaml").exists():
+    is_run = (path / "config.yaml").exists()
+    if not is_run or RunDirectory(path).kind != "train":  # a model, or tuned without a reward
+        policy = args.policy
+        if args.best:
+            policy = str(find_checkpoint(RunDirectory.open(path), best=True) / POLICY_FOLDER)
         is_solved = has_exact_solution(_env_id(args))
         values = WORLDS[SOLVED if is_solved else "seed"]
-        model = f"policy.model={json.dumps(args.policy)}"
+        model = f"policy.model={json.dumps(policy)}"
         return build_agent(_load_config(args, values, model, is_solved=is_solved))
-    checkpoint = RunDirectory.open(path).latest_checkpoint()
-    if checkpoint is None:
-        raise ConfigError(f"{path} has no checkpoint yet; continue it with --resume {path}")
+    checkpoint = find_checkpoint(RunDirectory.open(path), best=args.best)
     config = load_config(TrainConfig, path=path / "config.yaml", overrides=_overrides(args))
     return build_agent(config, checkpoint=checkpoint)

@@ -12,7 +12,8 @@ from textgym.cli.command import Command
 from textgym.config import read_yaml
 from textgym.errors import ConfigError, UnknownNameError, did_you_mean
 from textgym_agents.agent_files import AGENTS
-from textgym_agents.cli.arguments import add_shared
+from textgym_agents.cli.arguments import add_shared, names
+from textgym_agents.cli.launched import launched_command
 from textgym_agents.lm.presets import PRESETS
 from textgym_agents.run.directory import RunDirectory
 
@@ -27,35 +28,52 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--env", help="Gymnasium id of the environment")
     parser.add_argument("--steps", type=int, help="environment steps (not for language models)")
     parser.add_argument("--preset", help=f"where to start from: {', '.join(PRESETS)}")
-    parser.add_argument("--model", help="tiny, a folder, or a hub id")
+    parser.add_argument("--model", help="tiny, a folder, a run, or a hub id")
     parser.add_argument("--run", type=Path, help="the run directory (default: runs/<date-time>)")
     parser.add_argument(
         "--resume", nargs="?", const=LATEST, metavar="RUN",
         help="continue a run from its last checkpoint (default: the newest run)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--report-to", type=names, metavar="NAMES",
+        help="trackers besides TensorBoard: wandb,mlflow,trackio",
     )  # fmt: skip
     add_shared(parser)
 
 
 def run_train(args: argparse.Namespace) -> int:
     """Train, or continue a run; print what came of it."""
-    console = Console()
+    with launched_command() as processes:
+        console = Console(quiet=not processes.is_main)
+        run, is_agents = processes.from_main(lambda: _choose_run(args))
+        if is_agents and processes.size > 1:
+            raise ConfigError(
+                "these agents use one process; start `textgym train` without a launcher"
+            )
+        if is_agents:
+            from textgym_agents.cli import agents
+
+            agents.train(console, args, run)
+        else:
+            from textgym_agents.cli import language_models
+
+            language_models.train(console, args, run, processes)
+    return 0
+
+
+def _choose_run(args: argparse.Namespace) -> tuple[RunDirectory, bool]:
+    """Return the run, and whether it is one of an agent other than a language model's."""
     is_new = args.resume is None
     if not is_new and (args.config or args.preset or args.run or args.agent):
         raise ConfigError(
             "--resume continues a run with the configuration that it stored; leave out the "
             "configuration file, --agent, --preset and --run"
         )
-    path = args.run or _new_run_path() if is_new else _resumed_path(args)
+    path = args.run or new_run_path() if is_new else resumed_path(args.resume)
     run = RunDirectory.create(path) if is_new else RunDirectory.open(path)
-    if _names_agent(args) if is_new else is_agent_run(path):
-        from textgym_agents.cli import agents
-
-        agents.train(console, args, run)
-    else:
-        from textgym_agents.cli import language_models
-
-        language_models.train(console, args, run)
-    return 0
+    if not is_new:
+        run.check_kind("train")
+    return run, _names_agent(args) if is_new else is_agent_run(path)
 
 
 def _names_agent(args: argparse.Namespace) -> bool:
@@ -83,12 +101,14 @@ def is_agent_run(path: Path) -> bool:
     return config.exists() and "agent" in read_yaml(config)
 
 
-def _new_run_path() -> Path:
+def new_run_path() -> Path:
+    """Return the folder of a run that was given no name."""
     return RUNS / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
 
 
-def _resumed_path(args: argparse.Namespace) -> Path:
-    return _latest_run() if args.resume == LATEST else Path(args.resume)
+def resumed_path(name: str) -> Path:
+    """Return the folder of the run that `--resume` names, `LATEST` being the newest."""
+    return _latest_run() if name == LATEST else Path(name)
 
 
 def _latest_run() -> Path:

@@ -121,6 +121,15 @@ class Batch:
         """Return the batch on a device."""
         return replace(self, **{name: x.to(device) for name, x in self._tensors()})
 
+    def share(self, rank: int, size: int) -> Batch | None:
+        """Return the rows that process `rank` of `size` works on; None if there are too few.
+
+        Rows are dealt by length, so that all processes have about as many tokens.
+        """
+        order = torch.argsort(self.attention_mask.sum(dim=1), descending=True, stable=True)
+        mine = order[rank::size]
+        return self.rows(mine) if len(mine) else None
+
     def micro_batches(self, max_tokens: int | None) -> Iterator[Batch]:
         """Split into batches of at most `max_tokens` padded tokens, similar lengths together."""
         parts = self.rows_within(max_tokens)

@@ -113,6 +113,8 @@ class OptimizerConfig(Config):
     """Adam's epsilon."""
     max_grad_norm: PositiveFloat = 0.5
     """Global norm of policy and value gradients together, clipped once per step."""
+    max_skipped_steps: PositiveInt = 5
+    """A step whose loss or gradient is not finite is skipped; this many in a row end the run."""
 
 
 class PPOConfig(Config):

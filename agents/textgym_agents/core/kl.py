@@ -24,9 +24,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from textgym.errors import ConfigError
+from textgym_agents.processes import ONE, Processes
 
 KLStatistic = Literal["seed", "k1", "k2", "k3"]
 KLForm = Literal["k1_in_reward", "k1_in_score", "k2_in_loss", "k3_in_loss"]
@@ -72,6 +74,7 @@ class KLStop:
     statistic: KLStatistic
     compare: Literal["abs", "signed"] = "abs"
     min_tokens: int = MIN_STOP_TOKENS
+    processes: Processes = ONE
     _sum: float = field(default=0.0, init=False)
     _tokens: int = field(default=0, init=False)
 
@@ -80,11 +83,16 @@ class KLStop:
         self._sum, self._tokens = 0.0, 0
 
     def should_stop(self, d: Tensor, *, is_last: bool) -> bool:
-        """Add one minibatch of log ratios (N,) and say whether to stop before its step."""
+        """Add one minibatch of log ratios (N,) and say whether to stop before its step.
+
+        With several processes `d` is this one's share, and all of them decide the same.
+        """
         if self.target is None:
             return False
-        self._sum += float(kl_per_token(self.statistic, d).sum())
-        self._tokens += len(d)
+        nats = float(kl_per_token(self.statistic, d).sum())
+        added = self.processes.sum(torch.tensor([nats, len(d)], dtype=torch.float64))
+        self._sum += float(added[0])
+        self._tokens += int(added[1])
         if self._tokens == 0 or (self._tokens < self.min_tokens and not is_last):
             return False
         value = self._sum / self._tokens

@@ -68,6 +68,11 @@ class StepBatch:
         parts += [whiten_rows(rest.T).T] if len(rest) else []
         return replace(self, advantages=torch.cat(parts))
 
+    def share(self, rank: int, size: int) -> StepBatch | None:
+        """Return the steps that process `rank` of `size` works on; None if there are too few."""
+        mine = self.rows(slice(rank, None, size))
+        return mine if len(mine) else None
+
     def to(self, device: torch.device) -> StepBatch:
         """Return the batch on a device."""
         return StepBatch(*(x.to(device) for x in self._tensors()))

@@ -9,6 +9,7 @@ reference policy belongs in the reward (see `MemoryBuffer.record`); a term of th
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol, Self, TypeVar
 
@@ -20,6 +21,7 @@ from torch.optim import Optimizer
 
 from textgym_agents.core.buffer import Evaluation
 from textgym_agents.core.config import PPOConfig
+from textgym_agents.core.guard import StepGuard
 from textgym_agents.core.kl import KLStatistic, KLStop, kl_loss, kl_per_token, log_ratio
 from textgym_agents.core.losses import (
     Totals,
@@ -30,6 +32,7 @@ from textgym_agents.core.losses import (
     value_loss,
 )
 from textgym_agents.core.masked import masked, masked_mean, masked_std, masked_sum, num_counted
+from textgym_agents.processes import ONE, Processes
 
 LOGGED_KL: tuple[KLStatistic, ...] = ("seed", "k1", "k3")
 
@@ -79,6 +82,10 @@ class TrainingBatch(Protocol):
 
     def micro_batches(self, max_tokens: int | None) -> Iterator[Self]:
         """Split into batches of at most `max_tokens` padded entries."""
+        ...
+
+    def share(self, rank: int, size: int) -> Self | None:
+        """Return the rows that process `rank` of `size` works on; None if there are too few."""
         ...
 
     def to(self, device: torch.device) -> Self:
@@ -153,6 +160,15 @@ class Terms(NamedTuple):
         return sums
 
 
+class Accumulated(NamedTuple):
+    """What the backward passes over a minibatch leave besides gradients."""
+
+    loss: Tensor
+    """A scalar; over several processes the losses of their shares add up to that of the step."""
+    parts: list[Terms]
+    """Of the micro-batches."""
+
+
 def joined(parts: Sequence[Terms]) -> Terms:
     """Return the terms of several micro-batches without masks as those of one."""
     columns = zip(*parts, strict=True)
@@ -164,11 +180,14 @@ class StepStats:
 
     Args:
         config: of the update.
+        processes: each adds its share of every step, and gets the means over all.
     """
 
-    def __init__(self, config: PPOConfig) -> None:
+    def __init__(self, config: PPOConfig, processes: Processes = ONE) -> None:
         self._config = config
+        self._processes = processes
         self._sums: dict[str, float] = {}
+        self._norms: dict[str, float] = {}
         self._unmasked: list[Terms] = []
         self.num_tokens = 0
         self.num_value_tokens = 0
@@ -177,7 +196,19 @@ class StepStats:
         self.was_stopped = False
         self.first_ratio_error: float | None = None
 
-    def add_terms(self, terms: Terms) -> None:
+    def add(self, done: Accumulated) -> Tensor:
+        """Add a minibatch and return the log ratios (N,) of its action tokens."""
+        log_ratios = [torch.zeros(0)]
+        for terms in done.parts:
+            self._add_terms(terms)
+            d, mask = terms.log_ratios, terms.mask
+            log_ratios.append(d.flatten() if mask is None else d[mask])
+        d = torch.cat(log_ratios[1:] or log_ratios)
+        if self.first_ratio_error is None:
+            self.first_ratio_error = float((d.exp() - 1).abs().max()) if len(d) else 0.0
+        return d
+
+    def _add_terms(self, terms: Terms) -> None:
         """Add one micro-batch.
 
         Small tensors without a mask are kept until the end and summed up together: on a minibatch
@@ -203,26 +234,33 @@ class StepStats:
         """Add one optimiser step that was taken."""
         self.num_steps += 1
         for name, value in norms.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._norms[name] = self._norms.get(name, 0.0) + value
 
     def means(self, num_planned: int) -> dict[str, float]:
         """Return the metrics of the update; token means are over evaluated action tokens."""
         if self._unmasked:
             self._add_sums(joined(self._unmasked))
             self._unmasked.clear()
-        means = {f"ppo/{name}": total / self._count(name) for name, total in self._sums.items()}
+        own = (self._sums, self.num_tokens, self.num_value_tokens, self.first_ratio_error)
+        counted = self._processes.gather(own)
+        num_tokens = max(sum(tokens for _, tokens, _, _ in counted), 1)
+        num_value_tokens = max(sum(tokens for _, _, tokens, _ in counted), 1)
+        sums: Counter[str] = Counter()
+        for each, *_ in counted:
+            sums.update(each)
+        means = {
+            f"ppo/{name}": total / (num_value_tokens if name == "value_loss" else num_tokens)
+            for name, total in sums.items()
+        }
+        steps = max(self.num_steps, 1)
+        means |= {f"ppo/{name}": total / steps for name, total in self._norms.items()}
         means["ppo/steps_done_share"] = self.num_steps / max(num_planned, 1)
         means["ppo/skipped_steps"] = float(self.num_skipped)
         means["ppo/kl_stopped"] = float(self.was_stopped)
-        if self.first_ratio_error is not None:
-            means["ppo/first_ratio_error"] = self.first_ratio_error
+        errors = [error for *_, error in counted if error is not None]
+        if errors:
+            means["ppo/first_ratio_error"] = max(errors)
         return means
-
-    def _count(self, name: str) -> int:
-        """Return what a sum is divided by."""
-        if name.startswith("grad_norm"):
-            return max(self.num_steps, 1)
-        return max(self.num_value_tokens if name == "value_loss" else self.num_tokens, 1)
 
 
 def ppo_update(
@@ -235,6 +273,8 @@ def ppo_update(
     max_new_tokens: int = 1,
     device: torch.device | None = None,
     on_step: Callable[[], None] | None = None,
+    guard: StepGuard | None = None,
+    processes: Processes = ONE,
 ) -> dict[str, float]:
     """Improve `policy` on one rollout and return the metrics of the update.
 
@@ -247,14 +287,21 @@ def ppo_update(
         max_new_tokens: the constant of the aggregation `token_sum_const`.
         device: where minibatches are moved to; None leaves them.
         on_step: called after each minibatch, e.g. to show progress.
+        guard: counts steps that are not finite over several updates; None over this one alone.
+        processes: each has the same policy and buffer, and does a share of every minibatch.
+
+    Raises:
+        NotFiniteError: too many steps in a row were not finite.
     """
+    guard = guard or StepGuard(config.optimizer.max_skipped_steps)
     stop = KLStop(
         config.kl_stop.target,
         config.kl_stop.statistic,
         config.kl_stop.compare,
         config.kl_stop.min_tokens,
+        processes,
     )
-    stats = StepStats(config)
+    stats = StepStats(config, processes)
     per_epoch = math.ceil(len(buffer) / config.batch_size)
     for _ in range(config.update_epochs):
         stop.start_epoch()
@@ -262,11 +309,19 @@ def ppo_update(
         for i, batch in enumerate(batches):
             totals = _totals(batch, max_new_tokens)
             optimizer.zero_grad(set_to_none=True)
-            d = _accumulate(policy, batch, config, totals, stats, device)
-            if stop.should_stop(d, is_last=i == len(batches) - 1):
-                stats.was_stopped = True  # outside the trust region: stop before the step
-                return stats.means(config.update_epochs * per_epoch)
-            _step(optimizer, config.optimizer.max_grad_norm, stats)
+            done = _accumulate(policy, _own_share(batch, processes), config, totals, device)
+            is_finite = bool(processes.sum(done.loss).isfinite())
+            if is_finite:
+                d = stats.add(done)
+                if stop.should_stop(d, is_last=i == len(batches) - 1):
+                    stats.was_stopped = True  # outside the trust region: stop before the step
+                    return stats.means(config.update_epochs * per_epoch)
+                processes.sum_gradients(p for g in optimizer.param_groups for p in g["params"])
+            if is_finite and _step(optimizer, config.optimizer.max_grad_norm, stats):
+                guard.take()
+            else:
+                stats.num_skipped += 1
+                guard.skip(batch)
             if on_step is not None:
                 on_step()
     return stats.means(config.update_epochs * per_epoch)
@@ -281,28 +336,28 @@ def _totals(batch: TrainingBatch, max_new_tokens: int) -> Totals:
     return Totals.of(policy_mask, max_new_tokens)._replace(num_value_tokens=int(mask.sum()))
 
 
+def _own_share(batch: AnyBatch, processes: Processes) -> AnyBatch | None:
+    return batch if processes.size == 1 else batch.share(processes.rank, processes.size)
+
+
 def _accumulate(
     policy: ActorCritic[AnyBatch],
-    batch: AnyBatch,
+    batch: AnyBatch | None,
     config: PPOConfig,
     totals: Totals,
-    stats: StepStats,
     device: torch.device | None,
-) -> Tensor:
-    """Add the gradients of one minibatch and return the log ratios (N,) of its action tokens."""
-    log_ratios = []
-    for micro in batch.micro_batches(config.micro_batch_tokens):
+) -> Accumulated:
+    """Add the gradients of one minibatch, or of a share of it; None is one without rows."""
+    parts: list[Terms] = []
+    total = torch.zeros((), device=device)
+    for micro in () if batch is None else batch.micro_batches(config.micro_batch_tokens):
         part = micro if device is None else micro.to(device)
         new = policy.evaluate(part, value_grad_to_trunk=config.value.grad_to_trunk)
         loss, terms = ppo_loss(new, part, config, totals)
         loss.backward()
-        stats.add_terms(terms)
-        d, mask = terms.log_ratios, terms.mask
-        log_ratios.append(d.flatten() if mask is None else d[mask])
-    d = torch.cat(log_ratios)
-    if stats.first_ratio_error is None:
-        stats.first_ratio_error = float((d.exp() - 1).abs().max()) if len(d) else 0.0
-    return d
+        total = total + loss.detach()
+        parts.append(terms)
+    return Accumulated(total, parts)
 
 
 def ppo_loss(
@@ -342,7 +397,8 @@ def ppo_loss(
     return loss, terms.detached()
 
 
-def _step(optimizer: Optimizer, max_grad_norm: float, stats: StepStats) -> None:
+def _step(optimizer: Optimizer, max_grad_norm: float, stats: StepStats) -> bool:
+    """Take a step with the gradients clipped, and return whether they were finite."""
     groups: dict[str, list[Parameter]] = {}
     for group in optimizer.param_groups:
         params = groups.setdefault(str(group.get("name", "policy")), [])
@@ -354,13 +410,13 @@ def _step(optimizer: Optimizer, max_grad_norm: float, stats: StepStats) -> None:
     }
     total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
     if not bool(torch.isfinite(total)):
-        stats.num_skipped += 1
-        return
+        return False
     if float(total) + 1e-6 > max_grad_norm:  # else the clip multiplies by 1
         clip_grads_with_norm_([p for ps in groups.values() for p in ps], max_grad_norm, total)
     optimizer.step()
     named = {f"grad_norm_{name}": float(norm) for name, norm in norms.items()}
     stats.add_step({"grad_norm": float(total), **named})
+    return True
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor | None) -> float:

@@ -17,6 +17,7 @@ from textgym_agents.core.buffer import Batch
 from textgym_agents.core.config import PPOConfig
 from textgym_agents.core.correction import Correction, NoCorrection, TokenTIS
 from textgym_agents.core.estimators import compares_samples
+from textgym_agents.core.guard import StepGuard
 from textgym_agents.core.kl import HORIZON_SEQUENCES, AdaptiveKLController, EntropyFloor
 from textgym_agents.core.masked import masked_mean
 from textgym_agents.core.update import explained_variance, ppo_update
@@ -31,6 +32,7 @@ from textgym_agents.lm.optimizer import make_optimizer, set_learning_rate
 from textgym_agents.lm.reference import RemoteReference
 from textgym_agents.lm.rollout import Rollout, completion_text, encode
 from textgym_agents.lm.samples import Samples, gather_samples
+from textgym_agents.processes import ONE, Processes
 
 
 class PPOAgent:
@@ -40,6 +42,7 @@ class PPOAgent:
         network: the policy.
         config: of the run.
         engine: samples completions; from the network itself by default.
+        processes: those of the run; each has an agent of its own, equal to the others.
     """
 
     def __init__(
@@ -48,9 +51,11 @@ class PPOAgent:
         config: TrainConfig,
         *,
         engine: GenerationEngine | None = None,
+        processes: Processes = ONE,
     ) -> None:
         self.network = network
         self.config = config
+        self.processes = processes
         self.engine = engine or TransformersEngine(network)
         network.temperature = config.rollout.temperature
         self.optimizer = self._make_optimizer()
@@ -62,6 +67,7 @@ class PPOAgent:
         )
         self.entropy_floor = EntropyFloor()
         self.baseline = MovingBaseline()
+        self.guard = StepGuard(config.ppo.optimizer.max_skipped_steps)
         self.reference: PolicyValueNetwork | None = None
         self._remote_reference = self._make_remote_reference()
         self._cached_ids: list[int] = []
@@ -168,10 +174,13 @@ class PPOAgent:
         """Do one update on a rollout and return its metrics.
 
         Args:
-            rollout: failed episodes in it are left out.
+            rollout: failed episodes in it are left out; the same in every process.
             iteration: number of the update; it seeds the shuffling.
             progress: share of the run that is done, for the schedule of the learning rate.
             on_step: called after each minibatch.
+
+        Raises:
+            NotFiniteError: too many steps in a row were not finite.
         """
         self._cached_ids = []
         samples = gather_samples(rollout, self.config.ppo)
@@ -194,6 +203,8 @@ class PPOAgent:
             max_new_tokens=self.config.rollout.max_new_tokens,
             device=self.network.device,
             on_step=on_step,
+            guard=self.guard,
+            processes=self.processes,
         )
         return {**metrics, "ppo/learning_rate": rate, **self.engine.sync(iteration + 1)}
 
@@ -208,10 +219,14 @@ class PPOAgent:
         """Score the rollout under theta_old and the reference; fill in advantages and returns."""
         buffer, penalty = samples.buffer, config.kl_penalty
         if self.network.num_top:
-            states = states_in_parts(self.network, buffer.batch, config.micro_batch_tokens)
+            states = states_in_parts(
+                self.network, buffer.batch, config.micro_batch_tokens, self.processes
+            )
             buffer.keep_cut_states(states)
         batch = buffer.batch
-        old, weights, metrics = behaviour_policy(self.network, buffer, config, self.correction)
+        old, weights, metrics = behaviour_policy(
+            self.network, buffer, config, self.correction, self.processes
+        )
         reference = self._reference_logprobs(batch) if penalty.beta > 0 else None
         nats = None if reference is None or old is None else old.logprobs - reference
         off_tokens = None if nats is None else penalty.beta * nats
@@ -233,13 +248,14 @@ class PPOAgent:
         return metrics | (value_metrics(buffer.batch) if config.has_critic else {})
 
     def _reference_logprobs(self, batch: Batch) -> Tensor:
-        if self._remote_reference is not None:
-            return self._remote_reference.logprobs(batch)
+        remote = self._remote_reference
+        if remote is not None:
+            return self.processes.from_main(lambda: remote.logprobs(batch))
         limit = self.config.ppo.micro_batch_tokens
         if self.reference is not None:
-            return evaluate_in_parts(self.reference, batch, limit).logprobs
+            return evaluate_in_parts(self.reference, batch, limit, self.processes).logprobs
         with self.network.reference():
-            return evaluate_in_parts(self.network, batch, limit).logprobs
+            return evaluate_in_parts(self.network, batch, limit, self.processes).logprobs
 
     def _kl_metrics(self, nats: Tensor, mask: Tensor, entropy: Tensor) -> dict[str, float]:
         """Return the distance to the reference, and let the controller follow it."""

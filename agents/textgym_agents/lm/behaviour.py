@@ -13,6 +13,7 @@ from textgym_agents.core.config import PPOConfig
 from textgym_agents.core.correction import Bypass, Correction, NoCorrection, engine_weights
 from textgym_agents.lm.measure import engine_logprobs, engine_metrics, evaluate_in_parts
 from textgym_agents.lm.network import PolicyValueNetwork
+from textgym_agents.processes import ONE, Processes
 
 
 class Behaviour(NamedTuple):
@@ -26,7 +27,11 @@ class Behaviour(NamedTuple):
 
 
 def behaviour_policy(
-    network: PolicyValueNetwork, buffer: MemoryBuffer, config: PPOConfig, correction: Correction
+    network: PolicyValueNetwork,
+    buffer: MemoryBuffer,
+    config: PPOConfig,
+    correction: Correction,
+    processes: Processes = ONE,
 ) -> Behaviour:
     """Evaluate a rollout under theta_old, in one pass for log-probabilities and values, if needed.
 
@@ -36,7 +41,7 @@ def behaviour_policy(
     batch = buffer.batch
     old, metrics, weights = None, {}, None
     if needs_pass(config, correction, len(buffer)):
-        old = evaluate_in_parts(network, batch, config.micro_batch_tokens)
+        old = evaluate_in_parts(network, batch, config.micro_batch_tokens, processes)
         metrics = engine_metrics(buffer, old.logprobs)
     if isinstance(correction, Bypass):
         zeros = torch.zeros_like(batch.rewards)

@@ -14,17 +14,21 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from textgym.errors import ConfigError, PromptError
 from textgym.prompt import Prompt
 from textgym.prompt_source import Demonstrations
 from textgym.seeding import Purpose, stream
 from textgym_agents.core.buffer import Batch, Episode, collate
-from textgym_agents.core.masked import masked_mean
+from textgym_agents.core.guard import StepGuard
+from textgym_agents.core.masked import masked_sum
 from textgym_agents.lm.config import ColdStartConfig
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.optimizer import make_optimizer, set_learning_rate
 from textgym_agents.lm.rollout import encode
+from textgym_agents.processes import ONE, Processes
 
 DIGITS = "0123456789"
 
@@ -182,33 +186,59 @@ class ColdStart:
         *,
         seed: int,
         max_length: int,
+        processes: Processes = ONE,
     ) -> None:
         self.network = network
         self.config = config
         self.demonstrator = demonstrator
         self.seed = seed
         self.max_length = max_length
+        self.processes = processes
         self.optimizer = make_optimizer(network, learning_rate=config.learning_rate)
+        self.guard = StepGuard(config.max_skipped_steps)
 
     def step(self, number: int) -> dict[str, float]:
-        """Do optimiser step `number` of `config.steps` and return its metrics."""
+        """Do optimiser step `number` of `config.steps` and return its metrics.
+
+        A step whose gradient is not finite is skipped.
+
+        Raises:
+            NotFiniteError: too many in a row were not.
+        """
         rng = stream(self.seed, Purpose.DEMONSTRATIONS, number)
         drawn = [self.demonstrator.draw(rng) for _ in range(self.config.batch_size)]
         batch = demonstration_batch(self.network, drawn, self.max_length)
-        batch = batch.to(self.network.device)
         rate = self.config.learning_rate * _schedule(number, self.config)
         set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
-        scores = self.network.evaluate(batch)
-        loss = -masked_mean(scores.logprobs, batch.action_mask)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.trainable(), 1.0)
-        self.optimizer.step()
+        loss = self._accumulate(batch)
+        parameters = self.network.trainable()
+        self.processes.sum_gradients(parameters)
+        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if bool(norm.isfinite() & loss.isfinite()):
+            clip_grads_with_norm_(parameters, 1.0, norm)
+            self.optimizer.step()
+            self.guard.take()
+        else:
+            self.guard.skip(batch)
         return {
-            "cold_start/loss": float(loss.detach()),
+            "cold_start/loss": float(loss),
             "cold_start/learning_rate": rate,
             "cold_start/num_tokens": float(batch.attention_mask.sum()),
         }
+
+    def _accumulate(self, batch: Batch) -> Tensor:
+        """Add the gradients of this process's share of a batch and return the loss of the whole."""
+        count = int(batch.action_mask.sum())
+        one = self.processes.size == 1
+        share = batch if one else batch.share(self.processes.rank, self.processes.size)
+        loss = torch.zeros((), device=self.network.device)
+        if share is not None:
+            share = share.to(self.network.device)
+            scores = self.network.evaluate(share)
+            loss = -masked_sum(scores.logprobs, share.action_mask) / max(count, 1)
+            loss.backward()
+        return self.processes.sum(loss.detach())
 
 
 def _schedule(number: int, config: ColdStartConfig) -> float:

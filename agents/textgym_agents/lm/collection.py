@@ -18,6 +18,7 @@ import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
+from textgym.errors import ConfigError
 from textgym.seeding import Purpose, derive_seed
 from textgym_agents.core.groups import group_stats, select_best_worst
 from textgym_agents.core.masked import MIN_STD
@@ -28,6 +29,7 @@ from textgym_agents.lm.engine import GenerationEngine
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.overlap import collect_parts
 from textgym_agents.lm.rollout import Rollout, Transcript
+from textgym_agents.processes import ONE, Processes
 
 BUFFER_SHARE = 0.2  # 4,096 of 20,480 tokens in the paper
 
@@ -36,13 +38,14 @@ class Collector:
     """Plays the episodes of one iteration after another.
 
     Args:
-        envs: equal text-mode vector environments with autoreset disabled, `config.num_rows` wide;
-            as many parts of a rollout are in flight.
+        envs: equal text-mode vector environments with autoreset disabled, each as wide as a part of
+            the rollout; as many parts are in flight.
         engine: samples the completions.
         network: its tokenizer encodes observations and decodes completions.
         config: how many episodes, in which groups.
         seed: of the run.
         clock: is told what took how long.
+        processes: each collects some of the parts and gets the whole rollout; groups stay whole.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Collector:
         *,
         seed: int,
         clock: Clock | None = None,
+        processes: Processes = ONE,
     ) -> None:
         self.envs = envs
         self.engine = engine
@@ -61,16 +65,15 @@ class Collector:
         self.config = config
         self.seed = seed
         self.clock = clock or Clock()
+        self.processes = processes
 
     def collect(self, iteration: int) -> Rollout:
         """Return the rollout of an iteration; groups of equal scores are replaced if asked."""
         config, size = self.config, self.config.samples_per_prompt
-        sampling = derive_seed(self.seed, Purpose.SAMPLING, iteration)
-        generator = torch.Generator(self.network.device).manual_seed(sampling)
         wanted = config.num_episodes // size
         transcripts: list[Transcript] = []
         for draw in range(1 + config.replacements):
-            drawn = self._draw(wanted, iteration, draw, generator)
+            drawn = self._draw(wanted, iteration, draw)
             ties = derive_seed(self.seed, Purpose.TIES, iteration, draw)
             mark_samples(drawn, config, torch.Generator().manual_seed(ties))
             transcripts += drawn
@@ -82,27 +85,58 @@ class Collector:
                 transcript.group = i // size
         return Rollout(transcripts, size)
 
-    def _draw(
-        self, num_groups: int, iteration: int, draw: int, generator: torch.Generator
-    ) -> list[Transcript]:
+    def _draw(self, num_groups: int, iteration: int, draw: int) -> list[Transcript]:
         """Play groups of prompts that are new, as many at a time as there are rows."""
-        size = self.config.samples_per_prompt
-        at_once = self.config.num_rows // size
+        group_size = self.config.samples_per_prompt
+        at_once = self.envs[0].num_envs // group_size
         seeds: list[int | list[int]] = []
+        generators: list[torch.Generator] = []
         for part, start in enumerate(range(0, num_groups, at_once)):
             index = (iteration, part) if draw == 0 else (iteration, part, draw)
             seed = derive_seed(self.seed, Purpose.ROLLOUT_ENV, *index)
-            num_rows = min(at_once, num_groups - start)
-            seeds.append(seed if size == 1 else group_seeds(seed, num_rows, size))
-        return collect_parts(
-            self.envs,
-            self.engine,
-            self.network,
-            self.config,
-            seeds=seeds,
-            generator=generator,
-            clock=self.clock,
-        ).transcripts
+            num_played = min(at_once, num_groups - start)
+            seeds.append(seed if group_size == 1 else group_seeds(seed, num_played, group_size))
+            sampling = derive_seed(self.seed, Purpose.SAMPLING, *index)
+            generators.append(torch.Generator(self.network.device).manual_seed(sampling))
+        return self._play(seeds, generators)
+
+    def _play(
+        self, seeds: Sequence[int | list[int]], generators: Sequence[torch.Generator]
+    ) -> list[Transcript]:
+        """Play the parts, divided among the processes: streams of their own make them the same."""
+        rank, size = self.processes.rank, self.processes.size
+        with self.processes.together():
+            own = collect_parts(
+                self.envs,
+                self.engine,
+                self.network,
+                self.config,
+                seeds=seeds[rank::size],
+                generators=generators[rank::size],
+                clock=self.clock,
+            )
+        shares = self.processes.gather(own)
+        parts = [shares[i % size][i // size] for i in range(len(seeds))]
+        return [transcript for part in parts for transcript in part.transcripts]
+
+
+def rows_per_part(config: RolloutConfig, num_processes: int) -> int:
+    """Return how many episodes are played side by side; a process plays whole parts of a rollout.
+
+    Raises:
+        ConfigError: the parts do not divide the rollout.
+    """
+    size = config.samples_per_prompt
+    num_groups = config.num_episodes // size
+    at_once = min(config.num_rows // size, num_groups // num_processes)
+    if at_once == 0 or num_groups % at_once:
+        groups = "" if size == 1 else f", in groups of {size}"
+        raise ConfigError(
+            f"rollout.num_episodes ({config.num_episodes}{groups}) cannot be divided among "
+            f"{num_processes} processes with at most {config.num_envs} episodes at a time; make "
+            f"it a multiple of {num_processes * size}"
+        )
+    return at_once * size
 
 
 def group_seeds(seed: int, num_groups: int, size: int) -> list[int]:

@@ -18,6 +18,7 @@ from textgym.http_calls import BaseUrl, Retry
 from textgym_agents.core.config import Config, PPOConfig
 from textgym_agents.core.estimators import GaeEstimator, GroupEstimator
 from textgym_agents.lm.engines.config import EngineConfig, TransformersEngineConfig
+from textgym_agents.run.trackers import TrackerName
 
 
 class FullMode(Config):
@@ -79,7 +80,7 @@ class PolicyConfig(Config):
 
     model: str = "tiny"
     """`tiny`, `small` (which vLLM can sample from on a CPU), the folder of a Hugging Face causal
-    language model, or a hub id."""
+    language model, a run, or a hub id."""
     mode: TrainMode = FullMode()
     """Which parameters learn."""
     precision: Literal["float32", "bf16"] = "float32"
@@ -211,6 +212,8 @@ class ColdStartConfig(Config):
     """Share of demonstrations whose numeric answer is replaced by a wrong one."""
     demonstrations: str | None = None
     """JSONL of {prompt, completion}; None demonstrates the targets of the environment's prompts."""
+    max_skipped_steps: PositiveInt = 5
+    """A step whose gradient is not finite is skipped; this many in a row end the run."""
 
 
 class ReferenceConfig(Config):
@@ -257,9 +260,13 @@ class TrainConfig(Config):
     checkpoint_every: PositiveInt = 25
     """Iterations between checkpoints."""
     keep_checkpoints: PositiveInt = 2
-    """How many of the latest checkpoints stay."""
+    """How many of the latest checkpoints stay; the best one stays besides."""
+    best_metric: str = "evaluation/greedy_reward"
+    """The held-out metric whose highest value makes a checkpoint the best."""
     log_rollouts: int = Field(default=8, ge=0)
     """Episodes per iteration that are written to rollouts/."""
+    report_to: tuple[TrackerName, ...] = ()
+    """Trackers besides TensorBoard: wandb, mlflow, trackio."""
     env: EnvConfig = EnvConfig()
     """The environment."""
     policy: PolicyConfig = PolicyConfig()

@@ -72,19 +72,28 @@ def by_task(rollout: Rollout) -> dict[str, Rollout]:
 def make_held_out(agent: PPOAgent) -> HeldOut:
     """Make the environments of held-out prompts: every prompt once, or a fixed random subset.
 
-    The subset has of each prompt source as much as its weight asks for.
+    The subset has of each prompt source as much as its weight asks for. Several processes divide
+    the prompts among themselves.
+
+    Raises:
+        ConfigError: there are fewer prompts than processes.
     """
-    config, seed = agent.config, agent.config.seed
+    config, seed, processes = agent.config, agent.config.seed, agent.processes
     kwargs = {"split": "evaluation"} if _has_splits(agent) else {}
     wanted = config.evaluation.num_episodes
     probe = make_envs(config.env, 1, **kwargs)
     indices = _chosen(probe.unwrapped, wanted, stream(seed, Purpose.EVALUATION))
     probe.close()
-    if indices is None:
-        envs = make_envs(config.env, wanted, **kwargs)
-        return HeldOut(envs, None, _find_exact(envs, agent))
-    envs = make_envs(config.env, len(indices), **kwargs)
-    return HeldOut(envs, {"prompt_index": indices}, _find_exact(envs, agent))
+    number = wanted if indices is None else len(indices)
+    if number < processes.size:
+        raise ConfigError(
+            f"evaluation.num_episodes: {number} held-out prompts are too few for "
+            f"{processes.size} processes; take at least one for each"
+        )
+    share = range(processes.rank, number, processes.size)
+    envs = make_envs(config.env, len(share), **kwargs)
+    options = None if indices is None else {"prompt_index": [indices[i] for i in share]}
+    return HeldOut(envs, options, _find_exact(envs, agent))
 
 
 def _chosen(env: Any, wanted: int, rng: np.random.Generator) -> list[int] | None:
@@ -129,19 +138,23 @@ def _has_splits(agent: PPOAgent) -> bool:
 
 def evaluate(agent: PPOAgent, held_out: HeldOut) -> EvaluationResult:
     """Answer every held-out prompt; the same prompts and the same random numbers every time."""
-    seed = derive_seed(agent.config.seed, Purpose.EVALUATION)
+    processes = agent.processes
+    seed = derive_seed(agent.config.seed, Purpose.EVALUATION, processes.rank)
 
     def answer(temperature: float) -> Rollout:
-        return collect(
-            held_out.envs,
-            agent.engine,
-            agent.network,
-            agent.config.rollout,
-            seed=seed,
-            generator=torch.Generator(agent.network.device).manual_seed(seed),
-            temperature=temperature,
-            options=held_out.options,
-        )
+        with processes.together():
+            own = collect(
+                held_out.envs,
+                agent.engine,
+                agent.network,
+                agent.config.rollout,
+                seed=seed,
+                generator=torch.Generator(agent.network.device).manual_seed(seed),
+                temperature=temperature,
+                options=held_out.options,
+            )
+        return Rollout([t for share in processes.gather(own) for t in share.transcripts])
 
-    exact = {} if held_out.exact is None else held_out.exact.metrics(agent.network)
+    task = held_out.exact
+    exact = {} if task is None else processes.from_main(lambda: task.metrics(agent.network))
     return EvaluationResult(answer(0.0), answer(agent.config.rollout.temperature), exact)

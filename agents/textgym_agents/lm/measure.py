@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -10,7 +11,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from textgym_agents.core.buffer import Batch, Evaluation, MemoryBuffer
 from textgym_agents.lm.network import PolicyValueNetwork
+from textgym_agents.processes import ONE, Processes
 
+T = TypeVar("T")
 MAX_TOKENS = 32_768
 MAX_CPU_TOKENS = 2_048
 """A processor's cache holds what a pass over few tokens computes."""
@@ -18,9 +21,15 @@ MAX_CPU_TOKENS = 2_048
 
 @torch.no_grad()
 def evaluate_in_parts(
-    network: PolicyValueNetwork, batch: Batch, max_tokens: int | None = None
+    network: PolicyValueNetwork,
+    batch: Batch,
+    max_tokens: int | None = None,
+    processes: Processes = ONE,
 ) -> Evaluation:
-    """Evaluate a whole rollout, `max_tokens` padded tokens at a time; results on the CPU."""
+    """Evaluate a whole rollout, `max_tokens` padded tokens at a time; results on the CPU.
+
+    Several processes divide the parts among themselves, and each gets the whole.
+    """
     shape = batch.action_mask.shape
     out = Evaluation(
         logprobs=torch.zeros(shape),
@@ -28,33 +37,55 @@ def evaluate_in_parts(
         entropy=torch.zeros(shape),
         bootstrap=torch.zeros(len(batch.action_mask)),
     )
-    for rows, part in _parts(network, batch, max_tokens):
-        evaluation = network.evaluate(part)
-        for name in ("logprobs", "values", "entropy"):
-            x = getattr(evaluation, name)
-            getattr(out, name)[rows, : x.shape[1]] = x.cpu()
-        out.bootstrap[rows] = evaluation.bootstrap.cpu()
+
+    def evaluate(part: Batch) -> Evaluation:
+        return Evaluation(*(x.cpu() for x in network.evaluate(part)))
+
+    for rows, part in _in_parts(network, batch, max_tokens, processes, evaluate):
+        for x, y in zip(out[:3], part[:3], strict=True):
+            x[rows, : y.shape[1]] = y
+        out.bootstrap[rows] = part.bootstrap
     return out
 
 
 @torch.no_grad()
 def states_in_parts(
-    network: PolicyValueNetwork, batch: Batch, max_tokens: int | None = None
+    network: PolicyValueNetwork,
+    batch: Batch,
+    max_tokens: int | None = None,
+    processes: Processes = ONE,
 ) -> Tensor:
-    """Return `states_below` (B, T, d) of a whole rollout, on the CPU."""
+    """Return `states_below` (B, T, d) of a whole rollout, on the CPU; divided like evaluation."""
     out = torch.zeros(*batch.input_ids.shape, network.value_head.in_features)
-    for rows, part in _parts(network, batch, max_tokens):
-        out[rows, : part.input_ids.shape[1]] = network.states_below(part).cpu()
+
+    def states(part: Batch) -> Tensor:
+        return network.states_below(part).cpu()
+
+    for rows, part in _in_parts(network, batch, max_tokens, processes, states):
+        out[rows, : part.shape[1]] = part
     return out
 
 
-def _parts(
-    network: PolicyValueNetwork, batch: Batch, max_tokens: int | None
-) -> Iterator[tuple[Tensor, Batch]]:
-    """Yield rows of a batch, similar lengths together, and what they are, on the device."""
-    default = MAX_CPU_TOKENS if network.device.type == "cpu" else MAX_TOKENS
-    for rows in batch.rows_within(max_tokens or default):
-        yield rows, batch.rows(rows).to(network.device)
+def _in_parts(
+    network: PolicyValueNetwork,
+    batch: Batch,
+    max_tokens: int | None,
+    processes: Processes,
+    measure: Callable[[Batch], T],
+) -> list[tuple[Tensor, T]]:
+    """Measure rows of a batch, similar lengths together; return which rows, and what came of them.
+
+    Process r of P measures every P-th part, from part r on.
+    """
+    limit = max_tokens or (MAX_CPU_TOKENS if network.device.type == "cpu" else MAX_TOKENS)
+    num_rows, length = batch.input_ids.shape
+    parts = batch.rows_within(min(limit, -(-num_rows // processes.size) * length))
+    with processes.together():
+        own = [
+            (rows, measure(batch.rows(rows).to(network.device)))
+            for rows in parts[processes.rank :: processes.size]
+        ]
+    return [done for share in processes.gather(own) for done in share]
 
 
 def engine_logprobs(buffer: MemoryBuffer) -> Tensor | None:

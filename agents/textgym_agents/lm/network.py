@@ -103,15 +103,15 @@ class PolicyValueNetwork(nn.Module):
 
     @classmethod
     def from_config(cls, config: PolicyConfig, *, seed: int) -> PolicyValueNetwork:
-        """Build an embedded model, or load one from a folder or the hub."""
+        """Build an embedded model, or load one from a folder, a run or the hub."""
         if config.model in BUILT_IN:
             if isinstance(config.mode, QloraMode):
                 raise ConfigError("policy.mode: qlora loads a model from a folder or the hub")
             tiny = tiny_tokenizer()
             embedded = tiny_model(tiny, seed=seed, shape=BUILT_IN[config.model])
             return cls(embedded, tiny, config, seed=seed)
-        if policy_files.is_policy(config.model):
-            return cls.load(config.model, config=config, seed=seed)
+        if (saved := policy_files.find_policy(config.model)) is not None:
+            return cls.load(saved, config=config, seed=seed)
         lm, tokenizer = policy_files.load_pretrained(config.model, config.mode)
         return cls(lm, tokenizer, config, base_path=config.model, seed=seed)
 

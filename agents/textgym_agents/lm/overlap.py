@@ -2,9 +2,9 @@
 
 A rollout that is larger than its environments is played in parts. Here several parts are in flight,
 each with environments of its own: while the engine writes for one part, the environments of the
-others score what was written before, in threads. The engine takes the parts in turns whose order
-does not depend on time, so the same seeds give the same rollout; and no update happens meanwhile,
-so every sample is the current policy's.
+others score what was written before, in threads. A part is a function of its own seeds, so the same
+seeds give the same rollout, however many parts are in flight; and no update happens meanwhile, so
+every sample is the current policy's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from textgym_agents.lm.clock import Clock
 from textgym_agents.lm.config import RolloutConfig
 from textgym_agents.lm.engine import GenerationEngine
 from textgym_agents.lm.network import PolicyValueNetwork
-from textgym_agents.lm.rollout import Episodes, Reset, Rollout, Step, Transcript, drop_stale
+from textgym_agents.lm.rollout import Episodes, Reset, Rollout, Step, drop_stale
 
 
 class _Part(NamedTuple):
@@ -39,10 +39,10 @@ def collect_parts(
     config: RolloutConfig,
     *,
     seeds: Sequence[int | list[int]],
-    generator: torch.Generator,
+    generators: Sequence[torch.Generator],
     clock: Clock,
-) -> Rollout:
-    """Run one part of a rollout per seed, and return their episodes in the order of the seeds.
+) -> list[Rollout]:
+    """Run one part of a rollout per seed, and return them in the order of the seeds.
 
     Args:
         envs: as many equal vector environments as parts may be in flight.
@@ -50,11 +50,11 @@ def collect_parts(
         network: its tokenizer encodes observations and decodes completions.
         config: limits of length, and the temperature.
         seeds: of the environments of each part; a list has one for each that plays.
-        generator: of the sampling.
+        generators: of the sampling of each part.
         clock: is told what took how long.
     """
     waiting = deque(enumerate(seeds))
-    finished: dict[int, list[Transcript]] = {}
+    finished: dict[int, Rollout] = {}
     in_flight: deque[_Part] = deque()
     with ThreadPoolExecutor(len(envs), "textgym-envs") as threads:
 
@@ -69,15 +69,14 @@ def collect_parts(
         while in_flight:
             number, episodes, answer = in_flight.popleft()
             _take(episodes, answer.result())
-            actions = episodes.sample(engine, config.temperature, generator)
+            actions = episodes.sample(engine, config.temperature, generators[number])
             if actions is None:
-                finished[number] = episodes.transcripts
+                drop_stale(episodes.transcripts, engine.policy_version)
+                finished[number] = Rollout(episodes.transcripts)
                 start(episodes.envs)
             else:
                 in_flight.append(_Part(number, episodes, threads.submit(episodes.step, actions)))
-    transcripts = [t for number in sorted(finished) for t in finished[number]]
-    drop_stale(transcripts, engine.policy_version)
-    return Rollout(transcripts)
+    return [finished[number] for number in sorted(finished)]
 
 
 def _take(episodes: Episodes, answer: Reset | Step) -> None:

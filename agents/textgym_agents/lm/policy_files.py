@@ -25,7 +25,8 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from textgym.errors import ConfigError
 from textgym_agents.lm.config import PolicyConfig, QloraMode, TrainMode
 from textgym_agents.lm.modes import quantization_arguments
-from textgym_agents.lm.tiny import tiny_tokenizer
+from textgym_agents.lm.tiny import BUILT_IN, tiny_tokenizer
+from textgym_agents.run.directory import RunDirectory
 
 if TYPE_CHECKING:
     from textgym_agents.lm.network import PolicyValueNetwork
@@ -35,6 +36,7 @@ MODE_FILE = "textgym_policy.json"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
 BASE_FOLDER = "base"
+POLICY_FOLDER = "policy"
 
 
 class SavedPolicy(NamedTuple):
@@ -55,16 +57,29 @@ def is_policy(path: str | Path) -> bool:
     return (Path(path) / MODE_FILE).exists()
 
 
+def find_policy(model: str) -> Path | None:
+    """Return the folder of a saved policy, or that in the newest checkpoint of a run; else None."""
+    path = Path(model)
+    if is_policy(path) or not (path / "config.yaml").exists():
+        return path if is_policy(path) else None
+    checkpoint = RunDirectory(path).latest_checkpoint()
+    if checkpoint is None:
+        raise ConfigError(f"{model} has no checkpoint yet; continue it with --resume {model}")
+    if not is_policy(checkpoint / POLICY_FOLDER):
+        raise ConfigError(f"policy.model: {model} is no run of a language model")
+    return checkpoint / POLICY_FOLDER
+
+
 def load_tokenizer(model: str) -> Tokenizer:
     """Load the tokenizer of `tiny`, of a saved policy, or of a model from a folder or the hub.
 
     Raises:
         ConfigError: it is not there.
     """
-    if model == "tiny":
+    if model in BUILT_IN:
         return tiny_tokenizer()
-    if is_policy(model):
-        return _load_tokenizer(Path(model))
+    if (saved := find_policy(model)) is not None:
+        return _load_tokenizer(saved)
     with _explained(model):
         tokenizer: Tokenizer = AutoTokenizer.from_pretrained(model)
         return tokenizer
@@ -90,8 +105,8 @@ def _explained(model: str) -> Iterator[None]:
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"policy.model: cannot load '{model}': {_reason(model, error)}. Give 'tiny', "
-            "'small', the folder of a Hugging Face causal language model, or a hub id (needs a "
-            "network)."
+            "'small', the folder of a Hugging Face causal language model, a run, or a hub id "
+            "(needs a network)."
         ) from error
 
 

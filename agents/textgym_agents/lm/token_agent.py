@@ -30,12 +30,12 @@ from textgym_agents.core.optimizer_state import optimizer_tensors, restore_optim
 from textgym_agents.env_source import EnvSource, spec_of
 from textgym_agents.episode_statistics import EpisodeStatistics
 from textgym_agents.lm.agent import PPOAgent
-from textgym_agents.lm.checkpoint import OPTIMIZER_FILE, POLICY_FOLDER
+from textgym_agents.lm.checkpoint import OPTIMIZER_FILE
 from textgym_agents.lm.collection import Collector
 from textgym_agents.lm.config import EnvConfig, PolicyConfig, RolloutConfig, TrainConfig
 from textgym_agents.lm.exact import ExactTask, Floats, Ints, SymbolIds, action_probabilities
 from textgym_agents.lm.network import PolicyValueNetwork
-from textgym_agents.lm.policy_files import load_tokenizer
+from textgym_agents.lm.policy_files import POLICY_FOLDER, load_tokenizer
 from textgym_agents.lm.presets import TOY
 from textgym_agents.lm.rollout import make_envs
 from textgym_agents.run.directory import STATE_FILE

@@ -17,64 +17,29 @@ import torch
 
 from textgym.config import dump_config
 from textgym.errors import ConfigError
-from textgym.seeding import Purpose, derive_seed
 from textgym_agents.core.correction import Bypass
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.alarms import Alarms
-from textgym_agents.lm.checkpoint import POLICY_FOLDER, load_checkpoint, save_checkpoint
+from textgym_agents.lm.bad_batch import kept_if_not_finite
+from textgym_agents.lm.checkpoint import checkpoint_bytes, load_checkpoint, save_checkpoint
 from textgym_agents.lm.clock import Clock
 from textgym_agents.lm.cold_start import ColdStart, make_demonstrator
-from textgym_agents.lm.collection import Collector, group_metrics
-from textgym_agents.lm.config import FullMode, TrainConfig
-from textgym_agents.lm.engines.build import build_engine
-from textgym_agents.lm.evaluation import EvaluationResult, evaluate, make_held_out
+from textgym_agents.lm.collection import Collector, group_metrics, rows_per_part
+from textgym_agents.lm.config import TrainConfig
+from textgym_agents.lm.evaluation import evaluate, make_held_out
 from textgym_agents.lm.network import PolicyValueNetwork
-from textgym_agents.lm.rollout import Rollout, make_envs
+from textgym_agents.lm.recorder import Recorder
+from textgym_agents.lm.rollout import make_envs
+from textgym_agents.processes import PeerError, Processes
 from textgym_agents.run.directory import RunDirectory
+from textgym_agents.run.disk import check_room, disk_errors
 from textgym_agents.run.environment import describe_environment
-from textgym_agents.run.interrupt import Interrupt
-from textgym_agents.run.metrics import MetricsLog
+from textgym_agents.run.interrupt import MESSAGE, Interrupt
 from textgym_agents.run.plots import plot_run
 from textgym_agents.run.progress import Progress, SilentProgress
+from textgym_agents.run.trackers import check_trackers
 
 COLD_START_LOG_EVERY = 50
-MAX_ONE_THREAD_PARAMETERS = 20_000_000
-
-
-def build_agent(config: TrainConfig, *, checkpoint: Path | None = None) -> PPOAgent:
-    """Build the agent of a configuration, or of a checkpoint of its run.
-
-    With a cold start the whole model learns first, and an adapter is added afterwards.
-    """
-    policy, device = config.policy, _find_device(config.device)
-    if checkpoint is not None:
-        network = PolicyValueNetwork.load(checkpoint / POLICY_FOLDER)
-    else:
-        if config.cold_start is not None:
-            policy = policy.model_copy(update={"mode": FullMode()})
-        seed = derive_seed(config.seed, Purpose.MODEL)
-        network = PolicyValueNetwork.from_config(policy, seed=seed)
-    set_threads(config.threads, network)
-    network = network.to(device)
-    return PPOAgent(network, config, engine=build_engine(network, config))
-
-
-def _find_device(device: str) -> str:
-    has_gpu = torch.cuda.is_available()
-    if device == "cuda" and not has_gpu:
-        raise ConfigError(
-            "device is 'cuda', but torch finds no GPU that it can use; take 'auto' or 'cpu'. "
-            "`textgym doctor` says what this machine has"
-        )
-    return ("cuda" if has_gpu else "cpu") if device == "auto" else device
-
-
-def set_threads(threads: int | None, network: PolicyValueNetwork) -> None:
-    """Set torch's threads: on a small model a second thread costs more than it brings."""
-    if threads is None and sum(p.numel() for p in network.parameters()) < MAX_ONE_THREAD_PARAMETERS:
-        threads = 1
-    if threads is not None:
-        torch.set_num_threads(threads)
 
 
 def learn(
@@ -94,17 +59,43 @@ def learn(
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
+        DiskError: there is no room for the run; what was saved stays.
+        PeerError: another process failed.
     """
-    run = RunDirectory(run_path)
-    trainer = Trainer(agent, run, progress or SilentProgress())
-    try:
-        run.prepare()
-        run.write_text("config.yaml", dump_config(agent.config))
-        run.write_text("environment.json", json.dumps(describe_environment(), indent=2))
-        trainer.train(resume_from)
-    finally:
-        trainer.close()
+    run, processes = RunDirectory(run_path), agent.processes
+    with processes.together():
+        check_trackers(agent.config.report_to)
+        trainer = Trainer(agent, run, progress or SilentProgress())
+    with disk_errors(run):
+        try:
+            processes.from_main(lambda: _prepare(run, agent.config))
+            trainer.train(resume_from)
+        finally:
+            trainer.close()
     return run.path
+
+
+def _prepare(run: RunDirectory, config: TrainConfig) -> None:
+    run.prepare()
+    run.write_text("config.yaml", dump_config(config))
+    run.write_text("environment.json", json.dumps(describe_environment(), indent=2))
+
+
+def check_equal(network: PolicyValueNetwork, processes: Processes) -> None:
+    """See that all processes have the same weights.
+
+    Raises:
+        PeerError: they have not.
+    """
+    if processes.size == 1:
+        return
+    learnt = (*network.trainable(), *network.value_head.parameters())
+    norms = [float(torch.linalg.vector_norm(p.detach(), dtype=torch.float64)) for p in learnt]
+    if any(others != norms for others in processes.gather(norms)):
+        raise PeerError(
+            "the weights of the processes are no longer equal, so they do not train one policy; "
+            "continue from the last checkpoint on machines of one kind"
+        )
 
 
 class Trainer:
@@ -115,36 +106,43 @@ class Trainer:
         self.config = agent.config
         self.run = run
         self.progress = progress
-        rollout = self.config.rollout
+        self.processes = agent.processes
         self._open = ExitStack()
         self._open.callback(agent.engine.close)
-        self.envs = make_envs(self.config.env, rollout.num_rows)
-        num_parts = rollout.num_episodes // rollout.num_rows
-        self.env_sets = [self.envs] + [
-            make_envs(self.config.env, rollout.num_rows)
-            for _ in range(min(rollout.parts_in_flight, num_parts) - 1)
-        ]
-        for envs in self.env_sets:
-            self._open.callback(envs.close)
+        self.clock = Clock()
+        self.collector = self._make_collector()
         self.held_out = make_held_out(agent)
         self._open.callback(self.held_out.envs.close)
-        self.alarms = Alarms(expects_ratio_1=not isinstance(agent.correction, Bypass))
-        self.clock = Clock()
-        self.collector = Collector(
-            self.env_sets,
-            agent.engine,
-            agent.network,
+        alarms = Alarms(expects_ratio_1=not isinstance(agent.correction, Bypass))
+        self.recorder = Recorder(run, self.config, self.processes, progress, alarms)
+        self._open.callback(self.recorder.close)
+        self.num_iterations = self._count_iterations()
+        agent.plan(self.num_iterations * self.config.rollout.num_episodes)
+
+    def _make_collector(self) -> Collector:
+        rollout, processes = self.config.rollout, self.processes
+        num_rows = rows_per_part(rollout, processes.size)
+        num_parts = -(-rollout.num_episodes // (num_rows * processes.size))
+        env_sets = []
+        for _ in range(min(rollout.parts_in_flight, num_parts)):
+            envs = make_envs(self.config.env, num_rows)
+            self._open.callback(envs.close)
+            env_sets.append(envs)
+        return Collector(
+            env_sets,
+            self.agent.engine,
+            self.agent.network,
             rollout,
             seed=self.config.seed,
             clock=self.clock,
+            processes=processes,
         )
-        self.num_iterations = self._count_iterations()
-        agent.plan(self.num_iterations * rollout.num_episodes)
 
     def _count_iterations(self) -> int:
         if self.config.iterations is not None:
             return self.config.iterations
-        num_prompts: int | None = getattr(self.envs.unwrapped, "num_prompts", None)
+        envs = self.collector.envs[0]
+        num_prompts: int | None = getattr(envs.unwrapped, "num_prompts", None)
         if num_prompts is None:
             raise ConfigError(
                 f"iterations: {self.config.env.id} does not say how many prompts it has, so the "
@@ -160,63 +158,80 @@ class Trainer:
 
     def train(self, resume_from: Path | None) -> None:
         """Do everything that is left of the run."""
-        with Interrupt() as interrupt:
+        with Interrupt(MESSAGE if self.processes.is_main else None) as interrupt:
             done = self._start(resume_from, interrupt)
             self.progress.start_phase("PPO", self.num_iterations, done)
+            self._end_if(self.processes.any(interrupt.requested))
             for iteration in range(done, self.num_iterations):
-                if interrupt.requested:
-                    plot_run(self.run)
-                    raise KeyboardInterrupt
                 self._iterate(iteration)
                 done = iteration + 1
                 is_last = done == self.num_iterations
+                must_save = done % self.config.checkpoint_every == 0 or is_last
                 if done % self.config.evaluation.every == 0 or is_last:
-                    self._evaluate(done)
-                if done % self.config.checkpoint_every == 0 or is_last or interrupt.requested:
-                    save_checkpoint(self.agent, self.run, done)
-            plot_run(self.run)
+                    must_save |= self._evaluate(done)
+                must_end = self.processes.any(interrupt.requested)
+                if must_save or must_end:
+                    self._save(done)
+                self._end_if(must_end and not is_last)
+            self.processes.from_main(lambda: plot_run(self.run))
+
+    def _end_if(self, must_end: bool) -> None:
+        if must_end:
+            self.processes.from_main(lambda: plot_run(self.run))
+            raise KeyboardInterrupt
+
+    def _save(self, done: int) -> None:
+        """Write a checkpoint, and see that there is room for the next while nothing is lost yet."""
+        check_equal(self.agent.network, self.processes)
+
+        def save() -> None:
+            save_checkpoint(self.agent, self.run, done, self.recorder.best)
+            if done < self.num_iterations:
+                check_room(self.run, checkpoint_bytes(self.agent.network))
+
+        self.processes.from_main(save)
 
     def _start(self, resume_from: Path | None, interrupt: Interrupt) -> int:
         """Begin or take up the run and return how many iterations are done."""
         if resume_from is not None:
-            state = load_checkpoint(self.agent, self.run, resume_from)
+            with self.processes.together():
+                state = load_checkpoint(self.agent, self.run, resume_from)
             self.agent.engine.sync(state.iteration)
-            self._start_log(first_step=state.iteration + 1)
+            self.recorder.start(state)
             return state.iteration
-        self.run.truncate_metrics(0)
-        self._start_log(first_step=0)
+        self.recorder.start()
         if self.config.cold_start is not None:
             self._cold_start(interrupt)
         self.agent.start_reference()
         self.agent.engine.sync(0)
-        self.progress.note(f"answering {self.held_out.envs.num_envs} held-out prompts before PPO")
+        num_prompts = sum(self.processes.gather(self.held_out.envs.num_envs))
+        self.progress.note(f"answering {num_prompts} held-out prompts before PPO")
         self._evaluate(0)
-        save_checkpoint(self.agent, self.run, 0)
+        self._save(0)
         return 0
-
-    def _start_log(self, *, first_step: int) -> None:
-        self.log = MetricsLog(self.run, first_step=first_step)
-        self._open.callback(self.log.close)
 
     def _cold_start(self, interrupt: Interrupt) -> None:
         config = self.config.cold_start
         assert config is not None
+        pool = getattr(self.collector.envs[0].unwrapped, "pool", None)
         cold_start = ColdStart(
             self.agent.network,
             config,
-            make_demonstrator(config, getattr(self.envs.unwrapped, "pool", None)),
+            make_demonstrator(config, pool),
             seed=self.config.seed,
             max_length=self.config.rollout.max_length,
+            processes=self.processes,
         )
         self.progress.start_phase("cold start", config.steps)
         for step in range(config.steps):
             started = time.perf_counter()
-            metrics = cold_start.step(step)
+            with kept_if_not_finite(self.agent, self.run, f"cold-start-{step + 1:07d}"):
+                metrics = cold_start.step(step)
             seconds = time.perf_counter() - started
             self.progress.advance(metrics, metrics["cold_start/num_tokens"] / seconds)
             if (step + 1) % COLD_START_LOG_EVERY == 0 or step + 1 == config.steps:
-                self.log.write("cold_start", step + 1, metrics)
-            if interrupt.requested:
+                self.recorder.cold_start(step + 1, metrics)
+            if self.processes.any(interrupt.requested):
                 raise KeyboardInterrupt
         self.agent.end_cold_start()
 
@@ -226,9 +241,10 @@ class Trainer:
         rollout = self.collector.collect(iteration)
         collected = time.perf_counter()
         metrics = rollout.metrics() | group_metrics(rollout)
-        metrics |= self.agent.update(
-            rollout, iteration=iteration, progress=iteration / self.num_iterations
-        )
+        with kept_if_not_finite(self.agent, self.run, f"iteration-{iteration + 1:07d}"):
+            metrics |= self.agent.update(
+                rollout, iteration=iteration, progress=iteration / self.num_iterations
+            )
         updated = time.perf_counter()
         num_tokens = sum(sum(t.is_action) for t in rollout.transcripts)
         times = {
@@ -239,11 +255,7 @@ class Trainer:
             "time/tokens_per_second": num_tokens / (updated - started),
             **self._phase_times(updated - started),
         }
-        self.log.write("ppo", iteration + 1, {**metrics, **times})
-        self._keep_rollouts(f"iteration-{iteration + 1:07d}", rollout)
-        self.progress.advance(metrics, times["time/tokens_per_second"])
-        for alarm in self.alarms.check(metrics):
-            self.progress.note(f"warning: iteration {iteration + 1}: {alarm}")
+        self.recorder.iteration(iteration + 1, {**metrics, **times}, rollout)
 
     def _phase_times(self, seconds: float) -> dict[str, float]:
         """Return the seconds of each phase of an iteration, and how long the engine had nothing."""
@@ -255,14 +267,6 @@ class Trainer:
             "time/engine_idle_share": 1 - generation / seconds,
         }
 
-    def _evaluate(self, iteration: int) -> EvaluationResult:
-        result = evaluate(self.agent, self.held_out)
-        self.log.write("evaluation", iteration, result.metrics())
-        self._keep_rollouts(f"evaluation-{iteration:07d}", result.greedy)
-        return result
-
-    def _keep_rollouts(self, name: str, rollout: Rollout) -> None:
-        kept = rollout.transcripts[: self.config.log_rollouts]
-        kept += [t for t in rollout.transcripts[len(kept) :] if t.failure is not None]
-        if kept:
-            self.run.write_rollouts(name, [t.record() for t in kept])
+    def _evaluate(self, iteration: int) -> bool:
+        """Answer the held-out prompts and return whether the policy is the best so far."""
+        return self.recorder.evaluation(iteration, evaluate(self.agent, self.held_out))

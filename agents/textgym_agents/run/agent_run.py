@@ -22,11 +22,13 @@ from textgym_agents.agent import Agent, AgentConfig, Part, evaluate
 from textgym_agents.agent_files import agent_class, load_agent
 from textgym_agents.env_source import spec_of
 from textgym_agents.run.directory import STATE_FILE, RunDirectory
+from textgym_agents.run.disk import disk_errors
 from textgym_agents.run.environment import describe_environment
 from textgym_agents.run.interrupt import Interrupt
 from textgym_agents.run.metrics import MetricsLog
 from textgym_agents.run.plots import plot_agent_run
 from textgym_agents.run.progress import Progress, SilentProgress
+from textgym_agents.run.trackers import TrackerName, check_trackers
 
 AGENT_FOLDER = "agent"
 NUM_EPISODES = "rollout/num_episodes"
@@ -55,6 +57,8 @@ class AgentRunConfig(AgentConfig):
     """Episodes of each evaluation."""
     keep_checkpoints: PositiveInt = 1
     """How many of the latest checkpoints stay."""
+    report_to: tuple[TrackerName, ...] = ()
+    """Trackers besides TensorBoard: wandb, mlflow, trackio."""
 
 
 class RunState(AgentConfig):
@@ -111,7 +115,12 @@ class AgentRun:
             self.run.truncate_metrics(0)
         else:
             self._restore(checkpoint)
-        self._log = MetricsLog(self.run, first_step=self._done + 1 if resume else 0)
+        self._log = MetricsLog(
+            self.run,
+            first_step=self._done + 1 if resume else 0,
+            report_to=self.config.report_to,
+            config=self.config,
+        )
         try:
             with self._interrupt:
                 self._learn()
@@ -179,16 +188,15 @@ class AgentRun:
         self._evaluated = self._done
 
     def _save(self) -> None:
-        folder = self.run.begin_checkpoint(self._done)
-        self.agent.save(folder / AGENT_FOLDER)
-        state = RunState(
-            num_steps=self._done,
-            num_episodes=self._num_episodes,
-            is_finished=self._is_finished,
-            metrics_size=self.run.metrics_size(),
-        )
-        (folder / STATE_FILE).write_text(state.model_dump_json())
-        self.run.commit_checkpoint(folder, self._done, keep=self.config.keep_checkpoints)
+        with self.run.new_checkpoint(self._done, keep=self.config.keep_checkpoints) as folder:
+            self.agent.save(folder / AGENT_FOLDER)
+            state = RunState(
+                num_steps=self._done,
+                num_episodes=self._num_episodes,
+                is_finished=self._is_finished,
+                metrics_size=self.run.metrics_size(),
+            )
+            (folder / STATE_FILE).write_text(state.model_dump_json())
 
     def _restore(self, checkpoint: Path) -> None:
         try:
@@ -198,6 +206,7 @@ class AgentRun:
                 f"{checkpoint} is not a checkpoint that this version can go on from; start a new "
                 "run"
             ) from None
+        self.run.set_aside_after(checkpoint)
         self.agent = load_agent(checkpoint / AGENT_FOLDER)
         self._done = self._evaluated = state.num_steps
         self._num_episodes, self._is_finished = state.num_episodes, state.is_finished
@@ -231,17 +240,19 @@ def train_agent(
 
     A run that is refused before its first step does not keep the folder from another one.
     """
+    check_trackers(config.report_to)
     run = RunDirectory(run_path)
     agent_run = AgentRun(config, run, progress)
-    run.prepare()
-    run.write_text("config.yaml", dump_config(config))
-    run.write_text("environment.json", json.dumps(describe_environment(), indent=2))
-    try:
-        return agent_run.learn(resume=resume)
-    except ConfigError:
-        if not resume and not run.metrics_size():
-            run.remove("config.yaml")
-        raise
+    with disk_errors(run):
+        run.prepare()
+        run.write_text("config.yaml", dump_config(config))
+        run.write_text("environment.json", json.dumps(describe_environment(), indent=2))
+        try:
+            return agent_run.learn(resume=resume)
+        except ConfigError:
+            if not resume and not run.metrics_size():
+                run.remove("config.yaml")
+            raise
 
 
 def load_trained(run_path: Path) -> Agent:

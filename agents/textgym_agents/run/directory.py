@@ -2,7 +2,8 @@
 
 Every file is complete whenever the process is killed: whole files are written beside their place
 and renamed, and `metrics.jsonl` grows by whole lines. A checkpoint remembers how long the metrics
-were, so a resumed run cuts off what came after it and writes the same lines again.
+were, so a resumed run cuts off what came after it and writes the same lines again. It also lists
+its files, so one that was damaged later is found, and the one before it is taken.
 """
 
 from __future__ import annotations
@@ -10,14 +11,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from textgym.config import read_yaml
 from textgym.errors import ConfigError
+from textgym_agents.run.manifest import FILE as MANIFEST
+from textgym_agents.run.manifest import find_damage, write_manifest
 
 CHECKPOINT_PREFIX = "iteration-"
+ASIDE_PREFIX = "aside-"
+PARTIAL_PREFIX = ".partial-"
 STATE_FILE = "state.json"
+_START_AGAIN = "start again with another --run"
 
 
 class RunDirectory:
@@ -54,7 +63,7 @@ class RunDirectory:
         return cls(path)
 
     def prepare(self) -> None:
-        """Make the folder and those in it.
+        """Make the folder and those in it, and remove what a killed process left half written.
 
         Raises:
             ConfigError: the file system refuses.
@@ -62,11 +71,32 @@ class RunDirectory:
         try:
             for name in ("checkpoints", "rollouts", "tensorboard"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
+            for folder in (self.path, self.path / "checkpoints"):
+                for partial in folder.glob(f"{PARTIAL_PREFIX}*"):
+                    shutil.rmtree(partial)
         except OSError as error:
             raise ConfigError(
                 f"the run directory {self.path} cannot be made: {error.strerror}; choose another "
                 "--run"
             ) from None
+
+    @property
+    def kind(self) -> str:
+        """The command that made the run: `train`, `sft` or `dpo`."""
+        path = self.path / "config.yaml"
+        return str(read_yaml(path).get("kind", "train")) if path.exists() else "train"
+
+    def check_kind(self, kind: str) -> None:
+        """See that a command can continue the run.
+
+        Raises:
+            ConfigError: it was made by another one.
+        """
+        if self.kind != kind:
+            raise ConfigError(
+                f"{self.path} is a run of `textgym {self.kind}`; continue it with: textgym "
+                f"{self.kind} --resume {self.path}"
+            )
 
     @property
     def metrics_path(self) -> Path:
@@ -88,8 +118,7 @@ class RunDirectory:
 
     def write_rollouts(self, name: str, records: Sequence[Mapping[str, Any]]) -> None:
         """Write the sampled episodes of one iteration or evaluation."""
-        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        write_atomically(self.path / "rollouts" / f"{name}.jsonl", lines)
+        write_records(self.path / "rollouts" / f"{name}.jsonl", records)
 
     # Metrics -------------------------------------------------------------------------------------
 
@@ -112,43 +141,106 @@ class RunDirectory:
         return self.metrics_path.stat().st_size if self.metrics_path.exists() else 0
 
     def truncate_metrics(self, size: int) -> None:
-        """Cut metrics.jsonl off at a length that a checkpoint remembers."""
+        """Cut metrics.jsonl off at a length that a checkpoint remembers, after a whole line."""
         if self.metrics_path.exists():
-            os.truncate(self.metrics_path, size)
+            kept = self.metrics_path.read_bytes()[:size]
+            os.truncate(self.metrics_path, kept.rfind(b"\n") + 1)
 
     # Checkpoints ---------------------------------------------------------------------------------
 
     def checkpoints(self) -> list[Path]:
-        """Return the complete checkpoints, oldest first."""
-        found = (self.path / "checkpoints").glob(f"{CHECKPOINT_PREFIX}*/{STATE_FILE}")
-        return sorted((state.parent for state in found), key=_iteration_of)
+        """Return the checkpoints, oldest first; each was complete when it got its name."""
+        found = (self.path / "checkpoints").glob(f"{CHECKPOINT_PREFIX}*")
+        return sorted(found, key=_iteration_of)
 
     def latest_checkpoint(self) -> Path | None:
-        """Return the newest complete checkpoint."""
+        """Return the newest checkpoint whose files are as they were written; None without any.
+
+        One that is damaged is left out with a warning.
+
+        Raises:
+            ConfigError: all of them are damaged, or what all of them need is.
+        """
         found = self.checkpoints()
-        return found[-1] if found else None
+        for checkpoint in reversed(found):
+            if damage := find_damage(checkpoint):
+                warnings.warn(f"{checkpoint} is damaged and left out: {damage}", stacklevel=2)
+                continue
+            self._check_parts()
+            return checkpoint
+        if found:
+            raise ConfigError(f"{self.path} has no checkpoint that is whole; {_START_AGAIN}")
+        return None
 
-    def begin_checkpoint(self, iteration: int) -> Path:
-        """Return an empty folder to write a checkpoint into; it does not count until committed."""
-        folder = self.path / "checkpoints" / f".partial-{iteration:07d}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        return folder
+    def _check_parts(self) -> None:
+        for manifest in self.path.glob(f"*/{MANIFEST}"):
+            if damage := find_damage(manifest.parent):
+                raise ConfigError(
+                    f"{manifest.parent} is damaged, and every checkpoint of the run needs it: "
+                    f"{damage}; {_START_AGAIN}"
+                )
 
-    def commit_checkpoint(self, folder: Path, iteration: int, *, keep: int) -> Path:
-        """Make a checkpoint count with one rename, and delete the oldest ones."""
-        _sync_tree(folder)
-        final = folder.with_name(f"{CHECKPOINT_PREFIX}{iteration:07d}")
-        shutil.rmtree(final, ignore_errors=True)
-        folder.rename(final)
-        _sync(final.parent)
+    def set_aside_after(self, checkpoint: Path) -> None:
+        """Rename the checkpoints after one that a run goes on from: they are not its own."""
+        for later in self.checkpoints():
+            if _iteration_of(later) > _iteration_of(checkpoint):
+                aside = later.with_name(ASIDE_PREFIX + later.name)
+                shutil.rmtree(aside, ignore_errors=True)
+                later.rename(aside)
+
+    @contextmanager
+    def new_checkpoint(
+        self, iteration: int, *, keep: int, best: int | None = None
+    ) -> Iterator[Path]:
+        """Give an empty folder to write a checkpoint into, which counts once the context ends.
+
+        Nothing stays of one that could not be written to its end.
+
+        Args:
+            iteration: names the checkpoint.
+            keep: how many of the latest stay; older ones are deleted.
+            best: iteration of one more that stays.
+        """
+        with _written_whole(self.checkpoint_path(iteration)) as folder:
+            yield folder
         for old in self.checkpoints()[:-keep]:
-            shutil.rmtree(old)
-        return final
+            if best is None or old != self.checkpoint_path(best):
+                shutil.rmtree(old)
+
+    def checkpoint_path(self, iteration: int) -> Path:
+        """Return the folder of a checkpoint."""
+        return self.path / "checkpoints" / f"{CHECKPOINT_PREFIX}{iteration:07d}"
+
+    @contextmanager
+    def new_part(self, name: str) -> Iterator[Path]:
+        """Give a folder to write something into that all checkpoints need, and never changes."""
+        with _written_whole(self.path / name) as folder:
+            yield folder
 
 
 def _iteration_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix(CHECKPOINT_PREFIX))
+
+
+@contextmanager
+def _written_whole(final: Path) -> Iterator[Path]:
+    """Give an empty folder that gets a manifest and its name when the context ends.
+
+    Nothing stays of one that could not be written to its end.
+    """
+    folder = final.with_name(PARTIAL_PREFIX + final.name)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+        write_manifest(folder)
+        _sync_tree(folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(final, ignore_errors=True)
+    folder.rename(final)
+    _sync(final.parent)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -159,6 +251,12 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write a whole JSONL file atomically."""
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    write_atomically(path, lines)
 
 
 def _sync_tree(folder: Path) -> None:

@@ -18,12 +18,12 @@ class Interrupt:
     Outside the main thread, where Python allows no handlers, it does nothing.
 
     Args:
-        message: what the first one is answered with.
+        message: what the first one is answered with; None leaves that to another process.
     """
 
-    def __init__(self, message: str = MESSAGE) -> None:
+    def __init__(self, message: str | None = MESSAGE) -> None:
         self.requested = False
-        self._answer = f"\n{message}; once more stops at once\n".encode()
+        self._answer = f"\n{message}; once more stops at once\n".encode() if message else b""
         self._previous: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Interrupt:
@@ -46,4 +46,5 @@ class Interrupt:
             raise KeyboardInterrupt
         self.requested = True
         # Not `print`: the handler may have interrupted one, whose buffer is not reentrant.
-        os.write(STDERR, self._answer)
+        if self._answer:
+            os.write(STDERR, self._answer)

@@ -32,6 +32,24 @@ AGENT_PANELS: tuple[tuple[str, Series], ...] = (
     ("explained variance", (("ppo/explained_variance", "value function"),)),
     ("steps per second", (("time/steps_per_second", "training"),)),
 )
+TUNING_PANELS: dict[str, Series] = {
+    "sft": (
+        ("loss", "loss (nats per token)"),
+        ("mean_token_accuracy", "token accuracy"),
+        ("entropy", "entropy (nats per token)"),
+        ("grad_norm", "gradient norm"),
+        ("learning_rate", "learning rate"),
+        ("skipped_steps", "skipped steps"),
+    ),
+    "dpo": (
+        ("loss", "loss"),
+        ("rewards/margins", "margin of the implicit reward"),
+        ("rewards/accuracies", "pairs the right way round"),
+        ("rewards/chosen", "implicit reward of the chosen"),
+        ("rewards/rejected", "implicit reward of the rejected"),
+        ("grad_norm", "gradient norm"),
+    ),
+}
 RETURN: Series = (("rollout/reward", "training"), ("evaluation/reward", "evaluation"))
 
 
@@ -64,6 +82,18 @@ def plot_agent_run(run: RunDirectory) -> None:
     figure, axes = _figure()
     for panel, (title, series) in zip(axes, (("return", RETURN), *AGENT_PANELS), strict=True):
         _draw(panel, title, series, rows, marker="", label="environment steps")
+    _save(figure, run)
+
+
+def plot_tuning_run(run: RunDirectory, kind: str) -> None:
+    """Draw the curves of SFT or DPO over steps; nothing before the first metrics."""
+    rows = run.read_metrics()
+    if not rows:
+        return
+    figure, axes = _figure()
+    for panel, (key, title) in zip(axes, TUNING_PANELS[kind], strict=True):
+        series = ((f"{kind}/{key}", "training"), (f"evaluation/{key}", "held out"))
+        _draw(panel, title, series, rows, marker="", label="step")
     _save(figure, run)
 
 

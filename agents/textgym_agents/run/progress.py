@@ -16,6 +16,11 @@ SHOWN = {
     "ppo/kl_k3": "KL",
     "ppo/entropy": "entropy",
     "cold_start/loss": "loss",
+    "sft/loss": "loss",
+    "sft/mean_token_accuracy": "accuracy",
+    "dpo/loss": "loss",
+    "dpo/rewards/margins": "margin",
+    "dpo/rewards/accuracies": "accuracy",
 }
 PLAIN_LINE_EVERY = 10.0
 
@@ -40,6 +45,12 @@ class Progress(Protocol):
 
 class SilentProgress:
     """Says nothing."""
+
+    def __enter__(self) -> SilentProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing."""
 
     def start_phase(self, name: str, total: int, done: int = 0, *, unit: str = "tokens") -> None:
         """Ignore it."""

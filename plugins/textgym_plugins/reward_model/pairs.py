@@ -10,19 +10,16 @@ import hashlib
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from textgym import Prompt, PromptSource, Sample
 from textgym.errors import ConfigError, PromptError
-from textgym.jsonl import LineError, PromptProblem, read_rows
-from textgym.prompt_files import summarise
+from textgym.jsonl import LineError, PromptProblem
 from textgym.sample_files import read_samples
-from textgym.validation import dotted, explain, shown
+from textgym.training_rows import parse_preference, read_usable, spread_pairs
+from textgym.validation import shown
 
 
 @dataclass(frozen=True)
@@ -57,20 +54,7 @@ def read_pairs(path: str | Path) -> PairFile:
     Raises:
         PromptError: the file cannot be read, or no line of it can be used.
     """
-    pairs: list[Pair] = []
-    problems: list[PromptProblem] = []
-    for number, row in read_rows(path):
-        if isinstance(row, PromptProblem):
-            problems.append(row)
-            continue
-        try:
-            pairs.append(_pair(row, name=f"{Path(path).stem}:{number}"))
-        except LineError as error:
-            problems.append(PromptProblem(str(path), number, error.field, str(error)))
-    if not pairs:
-        summary = summarise(problems) if problems else "the file is empty"
-        raise PromptError(f"{path} holds no usable pair: {summary}")
-    return PairFile(tuple(pairs), tuple(problems))
+    return PairFile(*read_usable(path, _pair, what="pair"))
 
 
 def write_pairs(path: str | Path, pairs: Iterable[Pair]) -> None:
@@ -107,7 +91,7 @@ def pairs_from_verdicts(path: str | Path, *, most: int = 16) -> PairFile:
     pairs = [
         Pair(prompt, chosen, rejected)
         for key, prompt in prompts.items()
-        for chosen, rejected in _spread(completions[key, True], completions[key, False], most)
+        for chosen, rejected in spread_pairs(completions[key, True], completions[key, False], most)
     ]
     if not pairs:
         raise PromptError(
@@ -130,7 +114,7 @@ def pairs_from_demonstrations(source: PromptSource, *, most: int = 16) -> PairFi
     pairs = []
     for index in range(source.num_prompts()):
         prompt, shown = source.prompt(index), source.demonstrations(index)
-        pairs += [Pair(prompt, *texts) for texts in _spread(shown.right, shown.wrong, most)]
+        pairs += [Pair(prompt, *texts) for texts in spread_pairs(shown.right, shown.wrong, most)]
     if not pairs:
         raise PromptError(
             f"the prompt source '{source.name}' has no wrong demonstrations, so there is no pair; "
@@ -171,20 +155,8 @@ def _key(prompt: Prompt) -> str:
     return json.dumps([(message.role, message.content) for message in prompt.messages])
 
 
-def _spread(right: Iterable[str], wrong: Iterable[str], most: int) -> Iterator[tuple[str, str]]:
-    """Yield up to `most` of the pairs, spread evenly over all of them."""
-    everything = [(a, b) for a, b in product(right, wrong) if a != b]
-    step = max(1.0, len(everything) / most)
-    yield from (everything[int(i * step)] for i in range(min(most, len(everything))))
-
-
-def _pair(row: Mapping[str, object], *, name: str) -> Pair:
-    for field in ("prompt", "chosen", "rejected"):
-        if field not in row:
-            raise LineError(field, f"the field is missing; the line has {', '.join(row) or 'none'}")
-    chosen, rejected = _text(row, "chosen"), _text(row, "rejected")
-    if chosen == rejected:
-        raise LineError("rejected", f"is equal to 'chosen', {shown(chosen)}; drop the pair")
+def _pair(row: Mapping[str, object], name: str) -> Pair:
+    prompt, chosen, rejected = parse_preference(row, name)
     margin = row.get("margin")
     margin = 0.0 if margin is None else margin
     if isinstance(margin, bool) or not isinstance(margin, int | float):
@@ -194,25 +166,4 @@ def _pair(row: Mapping[str, object], *, name: str) -> Pair:
     head = row.get("head")
     if head is not None and (not isinstance(head, str) or not head):
         raise LineError("head", f"{shown(head)} is no name of a head")
-    return Pair(_prompt(row["prompt"], name), chosen, rejected, float(margin), head)
-
-
-def _text(row: Mapping[str, object], field: str) -> str:
-    value = row[field]
-    if not isinstance(value, str):
-        raise LineError(field, f"{shown(value)} is a {type(value).__name__}; give a text")
-    if not value.strip():
-        raise LineError(field, "is empty; a pair needs two completions")
-    return value
-
-
-def _prompt(messages: object, name: str) -> Prompt:
-    if isinstance(messages, str) and not messages.strip():
-        raise LineError("prompt", "is empty")
-    given = {"id": name, "messages": messages}
-    try:
-        return Prompt.model_validate(given)
-    except ValidationError as error:
-        location, message = explain(error, Prompt, given)[0]
-        where = dotted(location).replace("messages", "prompt", 1)
-        raise LineError(where, message.replace("'messages", "'prompt", 1)) from None
+    return Pair(prompt, chosen, rejected, float(margin), head)

@@ -260,6 +260,17 @@ def test_micro_batches_hold_every_row_once_within_the_budget(max_tokens: int | N
             assert part.input_ids.numel() <= max_tokens
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8])
+def test_the_shares_of_processes_hold_every_row_once_and_as_many_tokens(size: int) -> None:
+    batch = numbered([9, 2, 7, 3, 5]).batch
+    shares = [batch.share(rank, size) for rank in range(size)]
+    held = [share for share in shares if share is not None]
+    assert len(held) == min(size, 5)
+    assert sorted(indices(*held)) == sorted(indices(batch))
+    if size == 2:
+        assert [int(share.attention_mask.sum()) for share in held] == [16, 10]
+
+
 def test_batch_moves_every_field_to_a_device() -> None:
     batch = with_every_field(numbered([2, 3]).batch).to(torch.device("meta"))
     assert {getattr(batch, field.name).device.type for field in fields(batch)} == {"meta"}

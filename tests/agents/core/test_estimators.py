@@ -452,7 +452,7 @@ def check_values_of_unselected_samples() -> None:
     residual = (values - batch.returns)[batch.action_mask]
     torch.testing.assert_close(grads[1][batch.action_mask], 0.5 * 2 * residual / 6)
     stats = update.StepStats(config)
-    stats.add_terms(terms)
+    stats.add(update.Accumulated(loss.detach(), [terms]))
     means = stats.means(1)
     assert means["ppo/value_loss"] == pytest.approx(float((residual**2).mean()))
     assert means["ppo/entropy"] == pytest.approx(float(entropy[batch.policy_mask].mean()))

@@ -27,6 +27,7 @@ from textgym_agents.core.config import (
     PPOConfig,
     ValueConfig,
 )
+from textgym_agents.core.guard import NotFiniteError, StepGuard
 from textgym_agents.core.losses import Aggregation, Totals
 from textgym_agents.lm import head
 
@@ -502,6 +503,72 @@ def test_a_gradient_that_is_not_finite_skips_and_counts_its_step(bad: float) -> 
     assert torch.equal(seen[0], start)
     assert not torch.equal(seen[1], start)
     assert policy.logits.isfinite().all()
+
+
+class SpoiltPolicy(TinyPolicy):
+    """Says nan of one action of each of its evaluations numbered in `spoilt`."""
+
+    spoilt: frozenset[int] = frozenset()
+
+    def evaluate(self, batch: Batch, *, value_grad_to_trunk: float = 1.0) -> Evaluation:
+        said = super().evaluate(batch, value_grad_to_trunk=value_grad_to_trunk)
+        if len(self.batch_sizes) - 1 not in self.spoilt:
+            return said
+        first = batch.action_mask.flatten().nonzero()[0]
+        spoilt = said.logprobs.flatten().index_fill(0, first, math.nan)
+        return said._replace(logprobs=spoilt.view_as(said.logprobs))
+
+
+def test_a_loss_that_is_not_finite_reaches_no_weight_and_no_statistic() -> None:
+    config = config_of(
+        batch_size=2, update_epochs=2, kl_stop=KLStopConfig(target=1e-9, min_tokens=1)
+    )
+    policy = SpoiltPolicy()
+    memory = prepared(policy, config, seed=3, lengths=[9, 8, 7, 6])
+    policy.spoilt = frozenset({0})
+    metrics = run(policy, memory, config, rate=0.1)
+    assert metrics["ppo/skipped_steps"] == 1.0
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert policy.logits.isfinite().all()
+    # The second minibatch is whole and moves the policy; in the second epoch the stop sees that.
+    assert metrics["ppo/kl_stopped"] == 1.0
+    assert metrics["ppo/steps_done_share"] == 1 / 4
+
+
+def test_too_many_steps_in_a_row_that_are_not_finite_end_the_update() -> None:
+    optimizer = OptimizerConfig(max_grad_norm=1e9, max_skipped_steps=3)
+    config = config_of(update_epochs=8, optimizer=optimizer)
+    policy = SpoiltPolicy()
+    memory = prepared(policy, config, seed=7, lengths=[9, 8])
+    policy.spoilt = frozenset({0, 1, 3, 4})
+    assert run(policy, memory, config)["ppo/skipped_steps"] == 4.0  # never three in a row
+    policy.batch_sizes.clear()
+    policy.spoilt = frozenset({2, 3, 4, 5})
+    with pytest.raises(NotFiniteError, match="in 3 optimiser steps in a row") as raised:
+        run(policy, memory, config)
+    assert len(policy.batch_sizes) == 5
+    assert raised.value.batch.input_ids.shape == memory.batch.input_ids.shape
+    assert policy.logits.isfinite().all()
+
+
+def test_skipped_steps_are_counted_over_updates() -> None:
+    config, guard = config_of(), StepGuard(2)
+    policy = SpoiltPolicy()
+    memory = prepared(policy, config, seed=7, lengths=[9, 8])
+    policy.spoilt = frozenset({0, 2, 3})
+    optimizer = torch.optim.SGD(policy.parameters(), lr=0.1)
+
+    def update_once() -> None:
+        generator = torch.Generator()
+        update.ppo_update(policy, optimizer, memory, config, generator=generator, guard=guard)
+
+    counts = []
+    for _ in range(3):
+        update_once()
+        counts.append(guard.num_in_a_row)
+    assert counts == [1, 0, 1]
+    with pytest.raises(NotFiniteError):
+        update_once()
 
 
 def test_a_minibatch_without_actions_takes_no_part() -> None:

@@ -23,7 +23,13 @@ TOY = EnvConfig(id="textgym:ToyTwoTurn-v0")
 SEEDS = [3, 11, 4, 7, 5]
 
 
-def play(network: PolicyValueNetwork, num_in_flight: int, *, clock: Clock | None = None) -> Rollout:
+def generators() -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in SEEDS]
+
+
+def play(
+    network: PolicyValueNetwork, num_in_flight: int, *, clock: Clock | None = None
+) -> list[Rollout]:
     envs = [make_envs(TOY, 4) for _ in range(num_in_flight)]
     try:
         return collect_parts(
@@ -32,7 +38,7 @@ def play(network: PolicyValueNetwork, num_in_flight: int, *, clock: Clock | None
             network,
             CONFIG,
             seeds=SEEDS,
-            generator=torch.Generator().manual_seed(0),
+            generators=generators(),
             clock=clock or Clock(),
         )
     finally:
@@ -40,29 +46,19 @@ def play(network: PolicyValueNetwork, num_in_flight: int, *, clock: Clock | None
             each.close()
 
 
-def test_one_in_flight_plays_the_parts_one_after_another(tiny_policy: PolicyValueNetwork) -> None:
-    generator, envs = torch.Generator().manual_seed(0), make_envs(TOY, 4)
-    engine = TransformersEngine(tiny_policy)
-    wanted = [
-        t
-        for seed in SEEDS
-        for t in collect(
-            envs, engine, tiny_policy, CONFIG, seed=seed, generator=generator
-        ).transcripts
-    ]
-    envs.close()
-    assert play(tiny_policy, 1).transcripts == wanted
-
-
-@pytest.mark.parametrize("num_in_flight", [2, 3, 5])
-def test_time_has_no_say_in_what_is_sampled(
+@pytest.mark.parametrize("num_in_flight", [1, 2, 3, 5])
+def test_parts_are_the_same_however_many_are_in_flight(
     tiny_policy: PolicyValueNetwork, num_in_flight: int
 ) -> None:
-    rollouts = [play(tiny_policy, num_in_flight) for _ in range(3)]
-    assert rollouts[0] == rollouts[1] == rollouts[2]
-    prompts = [t.prompt for t in rollouts[0].transcripts]
-    assert prompts == [t.prompt for t in play(tiny_policy, 1).transcripts]
-    assert {len(t.completions) for t in rollouts[0].transcripts} == {1, 2}  # of one turn and of two
+    envs, engine = make_envs(TOY, 4), TransformersEngine(tiny_policy)
+    wanted = [
+        collect(envs, engine, tiny_policy, CONFIG, seed=seed, generator=generator)
+        for seed, generator in zip(SEEDS, generators(), strict=True)
+    ]
+    envs.close()
+    assert play(tiny_policy, num_in_flight) == wanted
+    turns = {len(t.completions) for rollout in wanted for t in rollout.transcripts}
+    assert turns == {1, 2}  # parts do not end one after another
 
 
 def test_the_environment_works_while_the_engine_writes(tiny_policy: PolicyValueNetwork) -> None:
@@ -86,18 +82,18 @@ def test_the_environment_works_while_the_engine_writes(tiny_policy: PolicyValueN
 
     clock = Clock()
     envs = [Slow(make_envs(TOY, 4)) for _ in range(2)]
-    rollout = collect_parts(
+    rollouts = collect_parts(
         envs,
         Watched(tiny_policy),
         tiny_policy,
         CONFIG,
         seeds=SEEDS[:2],
-        generator=torch.Generator().manual_seed(0),
+        generators=generators(),
         clock=clock,
     )
     for each in envs:
         each.close()
-    assert len(rollout.scored()) == 8
+    assert [len(rollout.scored()) for rollout in rollouts] == [4, 4]
     seconds = clock.take()
     assert seconds["generation"] > 0
     assert seconds["environment"] > 0
@@ -117,7 +113,7 @@ def test_an_environment_that_fails_ends_the_rollout(tiny_policy: PolicyValueNetw
             tiny_policy,
             CONFIG,
             seeds=SEEDS,
-            generator=torch.Generator().manual_seed(0),
+            generators=generators(),
             clock=Clock(),
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,7 +98,7 @@ class Runner:
         """End the server."""
         assert self._server.stdin is not None
         self._server.stdin.close()
-        self._server.wait(timeout=10)
+        self._server.wait(timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -149,10 +150,13 @@ def assert_equal_runs(run: Path, other: Path) -> None:
     assert metrics_of(run) == metrics_of(other)
     rollouts = [{p.name: p.read_text() for p in (r / "rollouts").iterdir()} for r in (run, other)]
     assert rollouts[0] == rollouts[1]
-    last = [sorted((r / "checkpoints").iterdir())[-1] for r in (run, other)]
+    kept = [sorted((r / "checkpoints").glob("iteration-*")) for r in (run, other)]
+    assert [c.name for c in kept[0]] == [c.name for c in kept[1]]
+    last = [checkpoints[-1] for checkpoints in kept]
     assert last[0].name == last[1].name == "iteration-0000007"
     states = [json.loads((c / "state.json").read_text()) for c in last]
     assert states[0]["beta"] == states[1]["beta"] != 0.1
+    assert states[0]["best"] == states[1]["best"] is not None
     num_tensors = 0
     for path in last[0].rglob("*.safetensors"):
         first, second = load_file(path), load_file(last[1] / path.relative_to(last[0]))
@@ -230,6 +234,24 @@ def test_a_run_resumes_after_every_kill(
     assert runner.run(*resume) == 0, runner.log.read_text()
     assert_equal_runs(run, wanted)
     assert not is_writing()
+
+
+def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(
+    runner: Runner, undisturbed: tuple[Path, Path], tmp_path: Path
+) -> None:
+    config, wanted = undisturbed
+    run = tmp_path / "run"
+    shutil.copytree(wanted, run)
+    newest = run / "checkpoints" / "iteration-0000007"
+    harmed = newest / (
+        "optimizer.safetensors" if config.stem == "full" else "policy/adapter_model.safetensors"
+    )
+    os.truncate(harmed, harmed.stat().st_size - 1)
+    assert runner.run("train", "--resume", run) == 0, runner.log.read_text()
+    said = runner.log.read_text()
+    assert f"warning: {newest} is damaged and left out: {harmed.relative_to(newest)} has" in said
+    assert_equal_runs(run, wanted)
+    assert (run / "checkpoints" / "aside-iteration-0000007").exists()
 
 
 def test_a_finished_run_resumes_to_itself(runner: Runner, undisturbed: tuple[Path, Path]) -> None:

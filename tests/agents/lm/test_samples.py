@@ -21,6 +21,7 @@ from textgym_agents.core.estimators import GroupEstimator
 from textgym_agents.core.groups import rloo_advantages
 from textgym_agents.core.update import ppo_update
 from textgym_agents.lm.agent import PPOAgent
+from textgym_agents.lm.build import build_agent
 from textgym_agents.lm.config import (
     EnvConfig,
     EvaluationConfig,
@@ -32,7 +33,7 @@ from textgym_agents.lm.engine import Generation
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.rollout import Rollout, Transcript
 from textgym_agents.lm.samples import Samples, gather_samples
-from textgym_agents.lm.trainer import Trainer, build_agent, learn
+from textgym_agents.lm.trainer import Trainer, learn
 from textgym_agents.run.directory import RunDirectory
 
 MakePolicy = Callable[..., PolicyValueNetwork]

@@ -22,6 +22,7 @@ from textgym.errors import ConfigError
 from textgym_agents.agent_files import AGENTS, load_agent
 from textgym_agents.run.agent_run import AgentRunConfig, make_agent, train_agent
 from textgym_agents.run.directory import RunDirectory
+from textgym_agents.run.manifest import write_manifest
 from textgym_agents.run.progress import SilentProgress
 
 SMALL = {"hidden": [8]}
@@ -208,6 +209,7 @@ def test_a_checkpoint_of_another_version_is_one_clear_error(tmp_path: Path) -> N
     checkpoint = RunDirectory(tmp_path).latest_checkpoint()
     assert checkpoint is not None
     (checkpoint / "state.json").write_text('{"num_steps": 1500}')
+    write_manifest(checkpoint)
     with pytest.raises(ConfigError, match="start a new run"):
         train_agent(config, tmp_path, resume=True)
 

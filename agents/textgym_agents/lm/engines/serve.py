@@ -10,16 +10,14 @@ from typing import NamedTuple
 
 import torch
 
-from textgym.errors import ConfigError
 from textgym.seeding import Purpose, derive_seed
 from textgym_agents.lm.config import PolicyConfig
 from textgym_agents.lm.engines import model_files
 from textgym_agents.lm.engines.installation import require_vllm
 from textgym_agents.lm.engines.weights import weights_of
 from textgym_agents.lm.network import PolicyValueNetwork
-from textgym_agents.lm.policy_files import ADAPTER_CONFIG_FILE, VALUE_HEAD_FILE, is_policy
+from textgym_agents.lm.policy_files import ADAPTER_CONFIG_FILE, VALUE_HEAD_FILE, find_policy
 from textgym_agents.lm.tiny import BUILT_IN
-from textgym_agents.run.directory import RunDirectory
 
 WORKER = "textgym_agents.lm.engines.vllm_worker"
 SERVER = "vllm.entrypoints.openai.api_server"
@@ -93,19 +91,14 @@ def plain_model(model: str) -> str:
     A policy's folder is not one: it has a value head, and may be an adapter. What must be written
     for the server stays in the folder for temporary files.
     """
-    path = Path(model)
-    if (path / "config.yaml").exists():
-        checkpoint = RunDirectory.open(path).latest_checkpoint()
-        if checkpoint is None:
-            raise ConfigError(f"{path} has no checkpoint yet")
-        path = checkpoint / "policy"
-    if model not in BUILT_IN and not is_policy(path):
+    saved = find_policy(model)
+    if saved is None and model not in BUILT_IN:
         return model
     folder = Path(tempfile.mkdtemp(prefix="textgym-model-"))
-    if model in BUILT_IN or (path / ADAPTER_CONFIG_FILE).exists():
-        _write_merged(str(model if model in BUILT_IN else path), folder)
+    if saved is None or (saved / ADAPTER_CONFIG_FILE).exists():
+        _write_merged(model if saved is None else str(saved), folder)
     else:
-        for file in path.iterdir():
+        for file in saved.iterdir():
             if file.name != VALUE_HEAD_FILE:
                 (folder / file.name).symlink_to(file.resolve())
     return str(folder)

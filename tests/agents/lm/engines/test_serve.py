@@ -16,6 +16,7 @@ from textgym_agents.lm.config import LoraMode, PolicyConfig
 from textgym_agents.lm.engines import installation
 from textgym_agents.lm.engines.serve import ServerOptions, plain_model, server_command
 from textgym_agents.lm.network import PolicyValueNetwork
+from textgym_agents.run.directory import RunDirectory
 
 MakePolicy = Callable[..., PolicyValueNetwork]
 
@@ -58,9 +59,10 @@ def test_the_checkpoint_of_a_run_is_opened(make_policy: MakePolicy, tmp_path: Pa
     (run / "config.yaml").write_text("{}")
     with pytest.raises(ConfigError, match="run has no checkpoint yet"):
         plain_model(str(run))
-    checkpoint = run / "checkpoints" / "iteration-0000002"
-    make_policy().save(checkpoint / "policy")
-    (checkpoint / "state.json").write_text("{}")
+    directory = RunDirectory(run)
+    directory.prepare()
+    with directory.new_checkpoint(2, keep=1) as checkpoint:
+        make_policy().save(checkpoint / "policy")
     assert (Path(plain_model(str(run))) / "config.json").exists()
 
 

@@ -1,0 +1,1 @@
+"""Learning from what is written: demonstrations (SFT) and preferences (DPO), by TRL's trainers."""
