@@ -153,7 +153,7 @@ class RecipeRun:
         for stage in self.recipe.stages:
             folder = self.path / stage.name
             values[stage.name] = str(folder)
-            if stage.is_policy and (folder / "config.yaml").exists():
+            if stage.command in COMMANDS_WITH_RUN and (folder / "config.yaml").exists():
                 checkpoint = RunDirectory.open(folder).latest_checkpoint()
                 values[f"{POLICY}{stage.name}"] = str(checkpoint and checkpoint / "policy")
         return values | {k: filled(v, values) for k, v in self.recipe.values.items()}
