@@ -1,4 +1,4 @@
-"""The work of the PPO speed benchmark: model, tokenizer, prompts and amount of training.
+"""The work of the speed benchmarks of PPO and GRPO: model, tokenizer, prompts, amount of training.
 
 Both sides import this module, each in its own virtual environment, so it needs torch, transformers
 and tokenizers alone and loads them only where it builds something.
@@ -6,30 +6,60 @@ and tokenizers alone and loads them only where it builds something.
 
 from __future__ import annotations
 
+import argparse
 import random
 import resource
+import statistics
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_letters
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
-    from transformers import Qwen2Config, Qwen2Tokenizer
+    from torch import Tensor
+    from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 PAD_TOKEN = "<pad>"
 EOS_TOKEN = "<eos>"
 
 NUM_PROMPTS = 64
-PROMPT_LENGTH = 16
-"""Tokens of every prompt: equal lengths, so that neither side gains or loses by how it pads."""
-RESPONSE_LENGTH = 32
+NUM_SAMPLES = 4
+"""Completions of each prompt where samples are compared (GRPO); of 16 prompts then."""
 NUM_EPOCHS = 4
 NUM_MINIBATCHES = 4
 TEMPERATURE = 1.0
-LEARNING_RATE = 3e-6
+LEARNING_RATE = 1e-8
+"""Steps so small that neither side learns to end its responses sooner or later than the other."""
 KL_COEF = 0.05
 
 VOCAB_SIZE = 2048
+
+
+@dataclass(frozen=True)
+class Work:
+    """The lengths of prompts and responses."""
+
+    prompt_lengths: tuple[int, int]
+    """Fewest and most tokens of a prompt; every length is as likely as any other."""
+    response_length: int
+    """Tokens of a response, or the most where responses end."""
+    end_probability: float | None = None
+    """Of the end token, at every position; None: there is none, and all responses are equal."""
+
+    @property
+    def mean_response(self) -> float:
+        """Tokens of a response, the end token included: the mean of a cut geometric number."""
+        if self.end_probability is None:
+            return self.response_length
+        return (1 - (1 - self.end_probability) ** self.response_length) / self.end_probability
+
+
+WORKS = {
+    "fixed": Work((16, 16), 32),
+    "ragged": Work((8, 64), 96, end_probability=0.0295),  # 32 tokens of at most 96 on average
+}
 
 
 class Measurement(TypedDict):
@@ -42,9 +72,9 @@ class Measurement(TypedDict):
     cpu_seconds: float
     """Processor seconds of an iteration, median; far below the wall clock on a busy machine."""
     tokens_per_second: float
-    """Generated tokens of an iteration by the median of `seconds`."""
+    """Response tokens of an iteration, the end token included, by its seconds; median."""
     num_response_tokens: int
-    """Generated tokens of an iteration: must be `NUM_PROMPTS * RESPONSE_LENGTH` on both sides."""
+    """Mean of an iteration: what was agreed on both sides, or near it where responses end."""
     num_optimizer_steps: int
     """Optimiser steps of an iteration: must be `NUM_EPOCHS * NUM_MINIBATCHES` on both sides."""
     peak_rss_mib: float
@@ -64,11 +94,11 @@ def build_config(*, hidden_size: int = 256, num_layers: int = 4) -> Qwen2Config:
         num_hidden_layers=num_layers,
         num_attention_heads=hidden_size // 64 or 1,
         num_key_value_heads=hidden_size // 128 or 1,
-        max_position_embeddings=128,
+        max_position_embeddings=256,
         tie_word_embeddings=True,
         bos_token_id=None,
         pad_token_id=0,
-        eos_token_id=None,  # every response has all its tokens
+        eos_token_id=None,  # every response has all its tokens; see `let_end` for the others
     )
     config.num_labels = 1  # read by sequence classification models alone: one value or one reward
     return config
@@ -91,20 +121,83 @@ def build_tokenizer(*, has_eos: bool = True) -> Qwen2Tokenizer:
     )
 
 
-def make_prompts(seed: int = 0) -> list[str]:
-    """Return `NUM_PROMPTS` prompts of `PROMPT_LENGTH` random letters, each one token."""
+def make_prompts(work: Work, *, count: int = NUM_PROMPTS, seed: int = 0) -> list[str]:
+    """Return prompts of random letters, each one token."""
     rng = random.Random(seed)
-    return ["".join(rng.choices(ascii_letters, k=PROMPT_LENGTH)) for _ in range(NUM_PROMPTS)]
+    lengths = [rng.randint(*work.prompt_lengths) for _ in range(count)]
+    return ["".join(rng.choices(ascii_letters, k=length)) for length in lengths]
 
 
-def save_model(folder: Path, seed: int = 0) -> None:
-    """Write a randomly initialised causal LM and its tokenizer, without an end token."""
+def build_model(work: Work, seed: int = 0) -> Qwen2ForCausalLM:
+    """Return a randomly initialised causal LM, which ends its responses as the work says."""
     import torch
     from transformers import Qwen2ForCausalLM
 
     torch.manual_seed(seed)
-    Qwen2ForCausalLM(build_config()).save_pretrained(folder)
-    build_tokenizer(has_eos=False).save_pretrained(folder)
+    model = Qwen2ForCausalLM(build_config())
+    if work.end_probability is not None:
+        let_end(model, work.end_probability)
+    return model
+
+
+def let_end(model: Qwen2ForCausalLM, probability: float) -> None:
+    """Change the tied embedding so that the end token is that likely after any text.
+
+    All tokens get a common component, which is then in every hidden state, and the end token's is
+    made longer until its probability is as wanted.
+    """
+    import torch
+
+    end = build_tokenizer().eos_token_id
+    ids = torch.randint(2, VOCAB_SIZE, (16, 64), generator=torch.Generator().manual_seed(0))
+    embedding = model.get_input_embeddings().weight
+    with torch.no_grad():
+        embedding[:, 0] += 1.0
+        hidden = model.model(input_ids=ids).last_hidden_state.flatten(0, 1)
+        logits = hidden @ embedding.T
+
+        def mean_probability(longer: float) -> float:
+            lifted = logits.clone()
+            lifted[:, end] += longer * hidden[:, 0]
+            return float(lifted.softmax(-1)[:, end].mean())
+
+        embedding[end, 0] += _bisect(mean_probability, probability)
+
+
+def _bisect(rising: Callable[[float], float], wanted: float) -> float:
+    """Return where a rising function has a value."""
+    low, high = 0.0, 10.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if rising(middle) < wanted else (low, middle)
+    return low
+
+
+def save_model(folder: Path, work: Work) -> None:
+    """Write the model and its tokenizer, with an end token where responses end."""
+    build_model(work).save_pretrained(folder)
+    build_tokenizer(has_eos=work.end_probability is not None).save_pretrained(folder)
+
+
+def count_response_tokens(responses: Tensor, work: Work) -> int:
+    """Return how many tokens of (B, T) responses stand before or at the first end token."""
+    if work.end_probability is None:
+        return responses.numel()
+    is_end = (responses == build_tokenizer().eos_token_id).long()
+    return int((is_end.cumsum(dim=1) - is_end == 0).sum())
+
+
+def tokens_per_second(tokens: Sequence[int], seconds: Sequence[float]) -> float:
+    """Return the median over iterations."""
+    return statistics.median(t / s for t, s in zip(tokens, seconds, strict=True))
+
+
+def parse_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse the command line of one side, with the options that every side has."""
+    parser.add_argument("--work", choices=sorted(WORKS), default="fixed")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--iterations", type=int, default=5)
+    return parser.parse_args()
 
 
 def read_peak_rss_mib() -> float:

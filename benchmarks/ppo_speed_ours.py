@@ -1,10 +1,10 @@
-"""Our side of the PPO speed benchmark: the trainer's own rollout and update, timed.
+"""Our side of the speed benchmarks of PPO and GRPO: the trainer's own rollout and update, timed.
 
 One iteration is: generation for all prompts (KV cache), the completions as text through the
 text-mode vector environment and a reward in plain Python, one forward pass each of the policy (old
 log-probabilities and values) and of the frozen reference, advantages, then epochs x minibatches of
 forward and backward through policy and value head with AdamW. The early stop by KL is off, so that
-every optimiser step is taken, and the sampling goes on for all tokens, as no end token is defined.
+every optimiser step is taken. GRPO has 16 prompts with 4 samples each, no value and no reference.
 
 Prints one line of JSON, a `Measurement`; see `benchmarks.ppo_speed`.
 """
@@ -16,6 +16,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,10 +35,13 @@ from textgym_agents.core.config import (
     PPOConfig,
     ValueConfig,
 )
+from textgym_agents.core.estimators import GroupEstimator
+from textgym_agents.lm import cpu_matmul
 from textgym_agents.lm.agent import PPOAgent
+from textgym_agents.lm.collection import Collector
 from textgym_agents.lm.config import EnvConfig, PolicyConfig, RolloutConfig, TrainConfig
 from textgym_agents.lm.network import PolicyValueNetwork
-from textgym_agents.lm.rollout import collect, make_envs
+from textgym_agents.lm.rollout import make_envs
 
 
 class Brevity(textgym.Reward):
@@ -51,7 +55,24 @@ class Brevity(textgym.Reward):
         return textgym.Score(max(0.0, 1.0 - len(sample.completion) / 1000))
 
 
-def build_config(model: Path, prompts: Path) -> TrainConfig:
+STEPS: Mapping[str, Any] = {
+    "batch_size": work.NUM_PROMPTS // work.NUM_MINIBATCHES,
+    "update_epochs": work.NUM_EPOCHS,
+    "micro_batch_tokens": 1024,  # a few long responses in a minibatch are taken in two passes
+    "entropy_coef": 0.0,
+    "kl_stop": KLStopConfig(target=None),
+    "optimizer": OptimizerConfig(learning_rate=work.LEARNING_RATE, max_grad_norm=1.0),
+}
+PPO = PPOConfig(
+    gamma=1.0,
+    value=ValueConfig(coef=0.1, half=True, clip=0.2),
+    kl_penalty=KLPenaltyConfig(beta=work.KL_COEF),
+    **STEPS,
+)
+GRPO = PPOConfig(estimator=GroupEstimator(kind="grpo"), **STEPS)
+
+
+def build_config(model: Path, prompts: Path, lengths: work.Work, algorithm: str) -> TrainConfig:
     """Return the configuration of the shared work."""
     return TrainConfig(
         policy=PolicyConfig(model=str(model)),
@@ -63,27 +84,19 @@ def build_config(model: Path, prompts: Path) -> TrainConfig:
         rollout=RolloutConfig(
             num_episodes=work.NUM_PROMPTS,
             num_envs=work.NUM_PROMPTS,
-            max_new_tokens=work.RESPONSE_LENGTH,
+            samples_per_prompt=work.NUM_SAMPLES if algorithm == "grpo" else 1,
+            max_new_tokens=lengths.response_length,
             temperature=work.TEMPERATURE,
         ),
-        ppo=PPOConfig(
-            batch_size=work.NUM_PROMPTS // work.NUM_MINIBATCHES,
-            update_epochs=work.NUM_EPOCHS,
-            gamma=1.0,
-            entropy_coef=0.0,
-            value=ValueConfig(coef=0.1, half=True, clip=0.2),
-            kl_stop=KLStopConfig(target=None),
-            kl_penalty=KLPenaltyConfig(beta=work.KL_COEF),
-            optimizer=OptimizerConfig(learning_rate=work.LEARNING_RATE, max_grad_norm=1.0),
-        ),
+        ppo=GRPO if algorithm == "grpo" else PPO,
     )
 
 
-def write_prompts(path: Path) -> None:
+def write_prompts(path: Path, lengths: work.Work) -> None:
     """Write the shared prompts as JSONL."""
     lines = [
         json.dumps({"id": str(index), "messages": text, "target": ""})
-        for index, text in enumerate(work.make_prompts())
+        for index, text in enumerate(work.make_prompts(lengths))
     ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -91,17 +104,20 @@ def write_prompts(path: Path) -> None:
 class Bench:
     """The agent, its environments, and what one iteration of them did."""
 
-    def __init__(self, folder: Path) -> None:
-        work.save_model(folder / "model")
-        write_prompts(folder / "prompts.jsonl")
+    def __init__(self, folder: Path, lengths: work.Work, algorithm: str) -> None:
+        work.save_model(folder / "model", lengths)
+        write_prompts(folder / "prompts.jsonl", lengths)
         plugin = Plugin("bench", "benchmarks", "0")
         textgym.plugin_manager().rewards[Brevity.name] = Contribution(Brevity, plugin)
-        self.config = build_config(folder / "model", folder / "prompts.jsonl")
-        network = PolicyValueNetwork.from_config(self.config.policy, seed=0)
-        self.agent = PPOAgent(network, self.config)
+        config = build_config(folder / "model", folder / "prompts.jsonl", lengths, algorithm)
+        network = PolicyValueNetwork.from_config(config.policy, seed=0)
+        self.agent = PPOAgent(network, config)
         self.agent.start_reference()
-        self.envs: VectorEnv[Any, Any, Any] = make_envs(self.config.env, work.NUM_PROMPTS)
-        self.num_response_tokens = 0
+        self.envs: VectorEnv[Any, Any, Any] = make_envs(config.env, work.NUM_PROMPTS)
+        self.collector = Collector(
+            [self.envs], self.agent.engine, network, config.rollout, seed=config.seed
+        )
+        self.num_response_tokens: list[int] = []
         self.num_optimizer_steps = 0
         self.agent.optimizer.register_step_post_hook(self._count_step)
 
@@ -110,24 +126,18 @@ class Bench:
 
     def iterate(self, index: int) -> None:
         """Do one rollout and one update."""
-        rollout = collect(
-            self.envs,
-            self.agent.engine,
-            self.agent.network,
-            self.config.rollout,
-            seed=index,
-            generator=torch.Generator().manual_seed(index),
-        )
+        rollout = self.collector.collect(index)
         self.agent.update(rollout, iteration=index, progress=0.0)
-        for transcript in rollout.scored():
-            self.num_response_tokens += sum(transcript.is_action)
+        self.num_response_tokens.append(sum(sum(t.is_action) for t in rollout.scored()))
 
 
-def measure(num_threads: int, num_iterations: int) -> work.Measurement:
+def measure(
+    lengths: work.Work, algorithm: str, num_threads: int, num_iterations: int
+) -> work.Measurement:
     """Return our speed and memory over `num_iterations`, after one for warming up."""
     torch.set_num_threads(num_threads)
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder))
+        bench = Bench(Path(folder), lengths, algorithm)
         start_rss_mib = work.read_peak_rss_mib()
         bench.iterate(0)  # warms up
         timings = [time_iteration(bench, index + 1) for index in range(num_iterations)]
@@ -138,8 +148,8 @@ def measure(num_threads: int, num_iterations: int) -> work.Measurement:
         num_threads=num_threads,
         seconds=seconds,
         cpu_seconds=statistics.median(cpu for _, cpu in timings),
-        tokens_per_second=work.NUM_PROMPTS * work.RESPONSE_LENGTH / statistics.median(seconds),
-        num_response_tokens=bench.num_response_tokens // (num_iterations + 1),
+        tokens_per_second=work.tokens_per_second(bench.num_response_tokens[1:], seconds),
+        num_response_tokens=round(statistics.mean(bench.num_response_tokens)),
         num_optimizer_steps=bench.num_optimizer_steps // (num_iterations + 1),
         peak_rss_mib=work.read_peak_rss_mib(),
         start_rss_mib=start_rss_mib,
@@ -156,11 +166,17 @@ def time_iteration(bench: Bench, index: int) -> tuple[float, float]:
 
 def main() -> None:
     """Measure as the command line asks and print the result as JSON."""
-    parser = argparse.ArgumentParser(description="Measure one process of our PPO.")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--iterations", type=int, default=5)
-    arguments = parser.parse_args()
-    print(json.dumps(measure(arguments.threads, arguments.iterations)))
+    parser = argparse.ArgumentParser(description="Measure one process of our PPO or GRPO.")
+    parser.add_argument("--algorithm", choices=("ppo", "grpo"), default="ppo")
+    parser.add_argument(
+        "--torch-products", action="store_true", help="take torch's own matrix products everywhere"
+    )
+    arguments = work.parse_arguments(parser)
+    if arguments.torch_products:
+        cpu_matmul.prefers_onednn = lambda: False
+    lengths = work.WORKS[arguments.work]
+    measured = measure(lengths, arguments.algorithm, arguments.threads, arguments.iterations)
+    print(json.dumps(measured))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ could slow TRL down without being part of the comparison is taken away:
   minibatches. (With a device batch of one minibatch and accumulation steps instead, Accelerate
   holds back the optimiser until the last of them.)
 
-No stop token is set, so every response has all its tokens; float32 on the CPU.
+Float32 on the CPU. Without an end token every response has all its tokens; with one TRL generates
+until the last response has ended, and computes what is after the end of the others like all else.
 
 Prints one line of JSON, a `Measurement`; see `benchmarks.ppo_speed`.
 """
@@ -34,7 +35,6 @@ import torch
 from datasets import Dataset  # type: ignore[import-not-found]  # in TRL's environment alone
 from transformers import (
     PrinterCallback,
-    Qwen2ForCausalLM,
     Qwen2ForSequenceClassification,
     TrainerCallback,
 )
@@ -62,8 +62,9 @@ class IterationClock(TrainerCallback):
 class Counts:
     """What TRL really did, to prove that both sides do the same: tokens and optimiser steps."""
 
-    def __init__(self, policy: Any, optimizer: torch.optim.Optimizer) -> None:
-        self.num_response_tokens = 0
+    def __init__(self, policy: Any, optimizer: torch.optim.Optimizer, lengths: work.Work) -> None:
+        self._lengths = lengths
+        self.num_response_tokens: list[int] = []
         self.num_optimizer_steps = 0
         self._generate = policy.generate
         policy.generate = self._count_generated
@@ -74,14 +75,15 @@ class Counts:
     ) -> Any:  # stands in for `generate`, whose call it forwards
         output = self._generate(**inputs)
         prompt_length = inputs["input_ids"].shape[1]
-        self.num_response_tokens += output.sequences[:, prompt_length:].numel()
+        responses = output.sequences[:, prompt_length:]
+        self.num_response_tokens.append(work.count_response_tokens(responses, self._lengths))
         return output
 
     def _count_step(self, *_: Any) -> None:
         self.num_optimizer_steps += 1
 
 
-def build_arguments(output_dir: str, num_iterations: int) -> PPOConfig:
+def build_arguments(output_dir: str, num_iterations: int, lengths: work.Work) -> PPOConfig:
     """Return TRL's configuration of the shared work."""
     return PPOConfig(
         output_dir=output_dir,
@@ -91,8 +93,8 @@ def build_arguments(output_dir: str, num_iterations: int) -> PPOConfig:
         num_mini_batches=work.NUM_MINIBATCHES,
         num_ppo_epochs=work.NUM_EPOCHS,
         total_episodes=work.NUM_PROMPTS * num_iterations,
-        response_length=work.RESPONSE_LENGTH,
-        stop_token=None,
+        response_length=lengths.response_length,
+        stop_token=None if lengths.end_probability is None else "eos",
         temperature=work.TEMPERATURE,
         learning_rate=work.LEARNING_RATE,
         kl_coef=work.KL_COEF,
@@ -107,37 +109,35 @@ def build_arguments(output_dir: str, num_iterations: int) -> PPOConfig:
     )
 
 
-def build_trainer(output_dir: str, num_iterations: int) -> PPOTrainer:
+def build_trainer(output_dir: str, num_iterations: int, lengths: work.Work) -> PPOTrainer:
     """Return TRL's trainer with the four models it demands."""
-    config = work.build_config()
-    torch.manual_seed(0)
-    policy, reference = Qwen2ForCausalLM(config), Qwen2ForCausalLM(config)
-    reference.load_state_dict(policy.state_dict())
+    policy, reference = work.build_model(lengths), work.build_model(lengths)
     tokenizer = work.build_tokenizer()
-    prompts = [{"input_ids": tokenizer(text)["input_ids"]} for text in work.make_prompts()]
+    texts = work.make_prompts(lengths)
+    prompts = [{"input_ids": tokenizer(text)["input_ids"]} for text in texts]
     trainer = PPOTrainer(
-        args=build_arguments(output_dir, num_iterations),
+        args=build_arguments(output_dir, num_iterations, lengths),
         processing_class=tokenizer,
         model=policy,
         ref_model=reference,
         reward_model=Qwen2ForSequenceClassification(
             work.build_config(hidden_size=32, num_layers=1)
         ),
-        value_model=Qwen2ForSequenceClassification(config),
+        value_model=Qwen2ForSequenceClassification(work.build_config()),
         train_dataset=Dataset.from_list(prompts),
     )
     trainer.remove_callback(PrinterCallback)  # it prints metrics where the result belongs
     return trainer
 
 
-def measure(num_threads: int, num_iterations: int) -> work.Measurement:
+def measure(lengths: work.Work, num_threads: int, num_iterations: int) -> work.Measurement:
     """Return the speed and memory of TRL over `num_iterations`, after one for warming up."""
     torch.set_num_threads(num_threads)
     with tempfile.TemporaryDirectory() as output_dir:
-        trainer = build_trainer(output_dir, num_iterations + 1)
+        trainer = build_trainer(output_dir, num_iterations + 1, lengths)
         clock = IterationClock()
         trainer.add_callback(clock)
-        counts = Counts(trainer.policy_model, trainer.optimizer.optimizer)
+        counts = Counts(trainer.policy_model, trainer.optimizer.optimizer, lengths)
         start_rss_mib = work.read_peak_rss_mib()
         with contextlib.redirect_stdout(sys.stderr):  # stdout carries the result alone
             trainer.train()
@@ -147,8 +147,8 @@ def measure(num_threads: int, num_iterations: int) -> work.Measurement:
         num_threads=num_threads,
         seconds=seconds,
         cpu_seconds=statistics.median(differences(clock.cpu_times)),
-        tokens_per_second=work.NUM_PROMPTS * work.RESPONSE_LENGTH / statistics.median(seconds),
-        num_response_tokens=counts.num_response_tokens // len(clock.times),
+        tokens_per_second=work.tokens_per_second(counts.num_response_tokens[1:], seconds),
+        num_response_tokens=round(statistics.mean(counts.num_response_tokens)),
         num_optimizer_steps=counts.num_optimizer_steps // len(clock.times),
         peak_rss_mib=work.read_peak_rss_mib(),
         start_rss_mib=start_rss_mib,
@@ -164,10 +164,9 @@ def differences(times: list[float]) -> list[float]:
 def main() -> None:
     """Measure as the command line asks and print the result as JSON."""
     parser = argparse.ArgumentParser(description="Measure one process of TRL's PPOTrainer.")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--iterations", type=int, default=5)
-    arguments = parser.parse_args()
-    print(json.dumps(measure(arguments.threads, arguments.iterations)))
+    arguments = work.parse_arguments(parser)
+    lengths = work.WORKS[arguments.work]
+    print(json.dumps(measure(lengths, arguments.threads, arguments.iterations)))
 
 
 if __name__ == "__main__":

@@ -206,6 +206,7 @@ class PPOAgent:
             guard=self.guard,
             processes=self.processes,
         )
+        self.optimizer.zero_grad(set_to_none=True)  # no rollout has a use for them
         return {**metrics, "ppo/learning_rate": rate, **self.engine.sync(iteration + 1)}
 
     def _current_config(self) -> PPOConfig:

@@ -9,6 +9,7 @@ CPU, torch's own product is taken.
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,42 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 CPU_INFO = Path("/proc/cpuinfo")
+CACHE_LIMITS = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+NUM_CACHED = "64"
+"""oneDNN compiles a program for each shape, about a megabyte, and keeps 1024 unless it is told."""
+FEWEST_ROWS = 32
+"""Fewer are torch's business: what is compiled for them is not worth its memory."""
+ROWS_STEP = 64
 
 
 @functools.cache
 def prefers_onednn() -> bool:
     """Return whether oneDNN is the faster library here."""
-    return (
+    is_preferred = (
         torch.backends.mkl.is_available()
         and torch.backends.mkldnn.is_available()
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
         and CPU_INFO.exists()
         and "AuthenticAMD" in CPU_INFO.read_text(errors="replace")
     )
+    if is_preferred:
+        for name in CACHE_LIMITS:  # they are read when the first product is computed
+            os.environ.setdefault(name, NUM_CACHED)
+    return is_preferred
+
+
+def even_rows(count: int) -> int:
+    """Return how many rows a product of `count` rows should have: the fewer numbers, the better.
+
+    The next of 64, 128, 192, ..., with longer steps from 2048 on, so that up to a sixteenth is
+    added; the number itself where nothing is compiled for it.
+    """
+    if not prefers_onednn():
+        return count
+    if count < FEWEST_ROWS:
+        return count
+    step = max(ROWS_STEP, 1 << (count.bit_length() - 5))
+    return -(-count // step) * step
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -49,7 +74,7 @@ def _is_served(x: Tensor, weight: Tensor) -> bool:
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.dim() > 1
-        and x.numel() > 0
+        and x.numel() >= FEWEST_ROWS * x.shape[-1]
         and not torch.is_autocast_enabled("cpu")
     )
 

@@ -16,6 +16,8 @@ from torch import Tensor
 from textgym_agents.lm.cpu_matmul import product
 
 CHUNK_TOKENS = 512
+LEAST_LOG_P = -1e4
+"""Of an illegal token: its probability is 0 in float32 as well, and no product overflows."""
 
 
 class TokenScores(NamedTuple):
@@ -65,7 +67,7 @@ class _ChunkedScores(torch.autograd.Function):
             rows = slice(start, start + chunk)
             log_p = scaled_logits(hidden[rows], weight, illegal, temperature).log_softmax(-1)
             logprobs[rows] = log_p.gather(1, ids[rows].unsqueeze(1)).squeeze(1)
-            entropy[rows] = -torch.linalg.vecdot(log_p.exp(), _finite(log_p, illegal))
+            entropy[rows] = -torch.linalg.vecdot(log_p.exp(), _made_finite(log_p, illegal))
         ctx.save_for_backward(hidden, weight, ids, illegal, entropy, log_p)
         ctx.temperature, ctx.chunk = temperature, chunk
         ctx.set_materialize_grads(False)  # an entropy without a bonus has no gradient
@@ -75,32 +77,30 @@ class _ChunkedScores(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden, weight, ids, illegal, entropy, last = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        grad_weight: Tensor | None = None
+        if ctx.needs_input_grad[1] and len(ids) == 0:
+            grad_weight = torch.zeros_like(weight)
         for start in range(0, len(ids), ctx.chunk):
             rows = slice(start, start + ctx.chunk)
             log_p = last
             if start + ctx.chunk < len(ids):
                 log_p = scaled_logits(hidden[rows], weight, illegal, ctx.temperature)
-                log_p = log_p.log_softmax(-1)
+                log_p = _made_finite(log_p.log_softmax(-1), illegal)
             grad_u = _grad_of_logits(
-                log_p,
-                ids[rows],
-                illegal,
-                entropy[rows],
-                *(g if g is None else g[rows] for g in grads),
+                log_p, ids[rows], entropy[rows], *(g if g is None else g[rows] for g in grads)
             )
             if ctx.temperature != 1.0:
                 grad_u /= ctx.temperature
             grad_hidden[rows] = product(grad_u, weight.float().T).to(hidden.dtype)
-            if grad_weight is not None:
-                grad_weight += product(grad_u.T, hidden[rows].float().T).to(weight.dtype)
+            if ctx.needs_input_grad[1]:
+                part = product(grad_u.T, hidden[rows].float().T).to(weight.dtype)
+                grad_weight = part if grad_weight is None else grad_weight.add_(part)
         return grad_hidden, grad_weight, None, None, None, None
 
 
 def _grad_of_logits(
     log_p: Tensor,
     ids: Tensor,
-    illegal: Tensor | None,
     entropy: Tensor,
     to_logprob: Tensor | None,
     to_entropy: Tensor | None,
@@ -111,15 +111,15 @@ def _grad_of_logits(
         to_logprob = torch.zeros_like(entropy)
     factor = -to_logprob.unsqueeze(1)
     if to_entropy is not None:
-        inner = _finite(log_p, illegal) + entropy.unsqueeze(1)
+        inner = log_p + entropy.unsqueeze(1)
         factor = torch.addcmul(factor, to_entropy.unsqueeze(1), inner, value=-1.0)
     p *= factor
     return p.scatter_add_(1, ids.unsqueeze(1), to_logprob.unsqueeze(1))
 
 
-def _finite(log_p: Tensor, illegal: Tensor | None) -> Tensor:
-    """Return log-probabilities whose product with p = 0 is 0 and not nan."""
-    return log_p if illegal is None else log_p.masked_fill(illegal, 0.0)
+def _made_finite(log_p: Tensor, illegal: Tensor | None) -> Tensor:
+    """Change log-probabilities so that their product with p = 0 is 0 and not nan."""
+    return log_p if illegal is None else log_p.clamp_(min=LEAST_LOG_P)
 
 
 def chunked_scores(

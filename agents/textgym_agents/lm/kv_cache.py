@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
@@ -25,10 +26,11 @@ class GrowingLayer(DynamicLayer):
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Append the states of new tokens and return those of all."""
+        key_states, value_states = _as_attention_reads(key_states, value_states)
         length = self.get_seq_length()
         total = length + key_states.shape[-2]
         if length == 0 or total > self._stores[0].shape[-2]:
-            self._grow(key_states, value_states, total + max(ROOM, total // 2))
+            self._grow(key_states, value_states, room_for(total))
         for store, states in zip(self._stores, (key_states, value_states), strict=True):
             store[..., length:total, :] = states
         return self._show(total)
@@ -54,6 +56,19 @@ class GrowingLayer(DynamicLayer):
             keys, values = self._stores
             self._stores = (keys[indices], values[indices])
             self._show(length)
+
+
+def room_for(length: int) -> int:
+    """Return how many positions a cache is given when it must hold `length` of them."""
+    return length + max(ROOM, length // 2)
+
+
+def _as_attention_reads(*states: Tensor) -> list[Tensor]:
+    """Return states in the type that attention computes in; rotated keys are in float32."""
+    device = states[0].device.type
+    if torch.is_autocast_enabled(device):
+        return [x.to(torch.get_autocast_dtype(device)) for x in states]
+    return list(states)
 
 
 def _with_room(old: Tensor | None, new: Tensor, capacity: int) -> Tensor:

@@ -26,8 +26,8 @@ from textgym.errors import ConfigError
 from textgym_agents.core.buffer import Batch, Evaluation
 from textgym_agents.lm import cut, policy_files
 from textgym_agents.lm.config import AdapterMode, LastLayersMode, PolicyConfig, QloraMode
-from textgym_agents.lm.cpu_matmul import speed_up
-from textgym_agents.lm.head import chunked_scores, scaled_logits
+from textgym_agents.lm.cpu_matmul import even_rows, speed_up
+from textgym_agents.lm.head import TokenScores, chunked_scores, scaled_logits
 from textgym_agents.lm.modes import add_adapter, train_last_layers
 from textgym_agents.lm.packing import Packing, packed_arguments, use_packing
 from textgym_agents.lm.tiny import BUILT_IN, tiny_model, tiny_tokenizer
@@ -97,8 +97,6 @@ class PolicyValueNetwork(nn.Module):
         self._check_head()
         self._check_generation_config()
         self.packs = use_packing(lm)
-        self.num_top = 0
-        """Layers above the cut, whose inputs can be kept; 0 where there is no cut."""
         self.set_mode(config)
 
     @classmethod
@@ -120,6 +118,8 @@ class PolicyValueNetwork(nn.Module):
     def set_mode(self, config: PolicyConfig) -> None:
         """Choose which parameters learn: all, the top layers, or an adapter that is added now."""
         self.config = config
+        self.num_top = 0
+        """Layers above the cut, whose inputs can be kept; 0 where there is no cut."""
         mode = config.mode
         self.lm.eval()  # dropout is zero: train and eval forward agree
         self.lm.requires_grad_(mode.kind == "full")
@@ -184,7 +184,7 @@ class PolicyValueNetwork(nn.Module):
             width = int(lengths.max())
             hidden = self.hidden_states(batch.input_ids[:, :width]).flatten(0, 1)
             return ReadStates(hidden, torch.arange(len(lengths), device=hidden.device) * width)
-        packing = Packing.of(lengths, width)
+        packing = self._pack(lengths, width)
         if batch.cut_states is None:
             decoder, row = self.trunk, {"input_ids": _packed(batch.input_ids, packing)}
         else:
@@ -197,13 +197,20 @@ class PolicyValueNetwork(nn.Module):
     def states_below(self, batch: Batch) -> Tensor:
         """Return (B, T, d): what the frozen layers below the top ones make of each sequence."""
         ids = batch.input_ids
-        packing = Packing.of(batch.lengths_to_read(), ids.shape[1])
+        packing = self._pack(batch.lengths_to_read(), ids.shape[1])
         hidden = self._run(
             cut.below(self.trunk, self.num_top), False,
             input_ids=_packed(ids, packing), **packed_arguments(packing),
         )[0]  # fmt: skip
         states = hidden.new_zeros(ids.numel(), hidden.shape[-1])
-        return states.index_copy(0, packing.sources, hidden).view(*ids.shape, -1)
+        n = packing.num_tokens
+        return states.index_copy(0, packing.sources[:n], hidden[:n]).view(*ids.shape, -1)
+
+    def _pack(self, lengths: Tensor, width: int) -> Packing:
+        return Packing.of(lengths, width, num_rows=self._even_rows)
+
+    def _even_rows(self, count: int) -> int:
+        return even_rows(count) if self.device.type == "cpu" else count
 
     def _recompute_layers(self, is_on: bool) -> None:
         """Switch checkpointing of the decoder layers; a checkpointed layer ignores its cache.
@@ -250,11 +257,17 @@ class PolicyValueNetwork(nn.Module):
             bootstrap=bootstrap,
         )
 
-    def score_tokens(self, hidden: Tensor, ids: Tensor) -> Any:
+    def score_tokens(self, hidden: Tensor, ids: Tensor) -> TokenScores:
         """Return log-probability and entropy for hidden states (N, d) and the ids that followed."""
-        return chunked_scores(
-            hidden, self.head_weight, ids, illegal=self.illegal, temperature=self.temperature
+        num_more = self._even_rows(len(ids)) - len(ids)
+        scores = chunked_scores(
+            nn.functional.pad(hidden, (0, 0, 0, num_more)),
+            self.head_weight,
+            nn.functional.pad(ids, (0, num_more)),
+            illegal=self.illegal,
+            temperature=self.temperature,
         )
+        return TokenScores(*(x[: len(ids)] for x in scores))
 
     def get_action_and_value(
         self,

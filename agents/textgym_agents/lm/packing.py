@@ -7,6 +7,7 @@ square of its length, and one call per sequence a Python loop per layer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,8 @@ class Group:
 class Packing:
     """Where the tokens of a right-padded batch (B, T) are in the packed row of N tokens."""
 
+    num_tokens: int
+    """Tokens of the sequences; what follows in the row up to N fills it up and means nothing."""
     sources: Tensor
     """(N,): the index of each packed token in the flattened batch (B * T,)."""
     positions: Tensor
@@ -62,8 +65,14 @@ class Packing:
     groups: tuple[Group, ...]
 
     @classmethod
-    def of(cls, lengths: Tensor, width: int) -> Packing:
-        """Pack the first `lengths` (B,) tokens of each row of a batch of `width` columns."""
+    def of(cls, lengths: Tensor, width: int, *, num_rows: Callable[[int], int] = int) -> Packing:
+        """Pack the first `lengths` (B,) tokens of each row of a batch of `width` columns.
+
+        Args:
+            lengths: at least one is not 0.
+            width: T.
+            num_rows: from the number of tokens to the N that the row is filled up to.
+        """
         order = torch.argsort(lengths, descending=True, stable=True)
         sizes = lengths[order]
         offsets = sizes.cumsum(0) - sizes
@@ -71,9 +80,11 @@ class Packing:
         positions = torch.arange(len(sequences), device=order.device) - offsets[sequences]
         starts = torch.empty_like(offsets)
         starts[order] = offsets
+        fill = (0, num_rows(len(sequences)) - len(sequences))
         return cls(
-            sources=order[sequences] * width + positions,
-            positions=positions,
+            num_tokens=len(sequences),
+            sources=nn.functional.pad(order[sequences] * width + positions, fill),
+            positions=nn.functional.pad(positions, fill),
             starts=starts,
             groups=tuple(_groups(sizes.tolist(), sequences, positions)),
         )
@@ -121,6 +132,8 @@ def attention(
                 q, k, v, is_causal=True, scale=scaling, enable_gqa=num_groups > 1
             )
             rows.append(group.gather(states))
+        num_left = query.shape[2] - packing.num_tokens
+        rows.append(query.new_zeros(num_left, query.shape[1], query.shape[3]))
         return torch.cat(rows).unsqueeze(0), None
     if query.shape[2] == 1 and num_groups > 1 and kwargs.get("position_bias") is None:
         folded = query.view(len(query), key.shape[1], num_groups, -1)  # they see the same keys

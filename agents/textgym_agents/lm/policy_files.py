@@ -15,8 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -25,7 +27,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from textgym.errors import ConfigError
 from textgym_agents.lm.config import PolicyConfig, QloraMode, TrainMode
 from textgym_agents.lm.modes import quantization_arguments
-from textgym_agents.lm.tiny import BUILT_IN, tiny_tokenizer
+from textgym_agents.lm.tiny import BUILT_IN, tiny_config, tiny_tokenizer
 from textgym_agents.run.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ def find_policy(model: str) -> Path | None:
 
 
 def load_tokenizer(model: str) -> Tokenizer:
-    """Load the tokenizer of `tiny`, of a saved policy, or of a model from a folder or the hub.
+    """Load the tokenizer of a built-in model, a saved policy, or a folder or hub id.
 
     Raises:
         ConfigError: it is not there.
@@ -108,6 +110,23 @@ def _explained(model: str) -> Iterator[None]:
             "'small', the folder of a Hugging Face causal language model, a run, or a hub id "
             "(needs a network)."
         ) from error
+
+
+def load_model_config(model: str) -> PreTrainedConfig:
+    """Read the configuration of a model, not its weights: built in, a folder or a hub id.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if model in BUILT_IN:
+        return tiny_config(tiny_tokenizer(), shape=BUILT_IN[model])
+    path = Path(model)
+    if (path / ADAPTER_CONFIG_FILE).exists():
+        recorded = json.loads((path / ADAPTER_CONFIG_FILE).read_text())
+        model = _find_base(path, recorded["base_model_name_or_path"])
+    with _explained(model):
+        config: PreTrainedConfig = AutoConfig.from_pretrained(model)
+        return config
 
 
 def _reason(model: str, error: Exception) -> str:

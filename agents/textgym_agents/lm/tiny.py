@@ -53,11 +53,9 @@ BUILT_IN = {"tiny": Shape(96, 384, 3), "small": Shape(128, 512, 4)}
 """By name; `small` has attention heads of 32 numbers, the fewest that vLLM computes on a CPU."""
 
 
-def tiny_model(
-    tokenizer: PreTrainedTokenizerFast, *, seed: int, shape: Shape = BUILT_IN["tiny"]
-) -> Qwen2ForCausalLM:
-    """Return a Qwen2 of about 0.4 million parameters (`small`: 0.9), its weights from `seed`."""
-    config = Qwen2Config(
+def tiny_config(tokenizer: PreTrainedTokenizerFast, *, shape: Shape) -> Qwen2Config:
+    """Return the configuration of a Qwen2 of about 0.4 million parameters (`small`: 0.9)."""
+    return Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=shape.hidden_size,
         intermediate_size=shape.intermediate_size,
@@ -72,8 +70,14 @@ def tiny_model(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
+
+
+def tiny_model(
+    tokenizer: PreTrainedTokenizerFast, *, seed: int, shape: Shape = BUILT_IN["tiny"]
+) -> Qwen2ForCausalLM:
+    """Return the model of `tiny_config`, its weights drawn from `seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2ForCausalLM(config)
+        model = Qwen2ForCausalLM(tiny_config(tokenizer, shape=shape))
     model.generation_config.eos_token_id = [tokenizer.eos_token_id, tokenizer.pad_token_id]
     return model

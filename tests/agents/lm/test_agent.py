@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from textgym.errors import PromptError
+from textgym.errors import ConfigError, PromptError
 from textgym_agents.core.buffer import Batch, Episode, collate
 from textgym_agents.core.config import KLPenaltyConfig, OptimizerConfig, PPOConfig, ValueConfig
 from textgym_agents.lm.agent import PPOAgent
@@ -302,3 +302,10 @@ def test_act_answers_a_text(ending_agent: PPOAgent) -> None:
 def test_act_needs_room(ending_agent: PPOAgent, text: str) -> None:
     with pytest.raises(PromptError, match=rf"has {len(text)} tokens; it needs at least 1, and"):
         ending_agent.act(text)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_an_optimizer_of_8_bits_says_what_it_needs(tiny_policy: PolicyValueNetwork) -> None:
+    message = r"adamw_8bit needs an NVIDIA GPU.*no GPU that torch can use\. Take 'adamw'"
+    with pytest.raises(ConfigError, match=message):
+        agent_of(tiny_policy, optimizer=OptimizerConfig(kind="adamw_8bit"))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from textgym_agents.lm import cpu_matmul
-from textgym_agents.lm.cpu_matmul import CpuLinear, product, speed_up
+from textgym_agents.lm.cpu_matmul import CpuLinear, even_rows, product, speed_up
 
 
 @pytest.fixture(autouse=True)
@@ -23,12 +26,12 @@ def _onednn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def layouts() -> Iterator[Tensor]:
     torch.manual_seed(0)
-    yield torch.randn(7, 16)
-    yield torch.randn(3, 5, 16)
+    yield torch.randn(47, 16)
+    yield torch.randn(3, 15, 16)
     yield torch.randn(1, 16)
-    yield torch.randn(5, 3, 16).transpose(0, 1)
-    yield torch.randn(7, 20)[:, 2:18]
-    yield torch.randn(16, 7).T
+    yield torch.randn(15, 3, 16).transpose(0, 1)
+    yield torch.randn(47, 20)[:, 2:18]
+    yield torch.randn(16, 47).T
     yield torch.randn(2, 0, 16)
     yield torch.randn(16)
 
@@ -51,14 +54,14 @@ def test_the_layer_and_its_gradients_are_torchs(x: Tensor, has_bias: bool) -> No
 
 def test_a_frozen_layer_keeps_no_input() -> None:
     layer = CpuLinear(16, 9).requires_grad_(False)
-    x = torch.randn(4, 16, requires_grad=True)
+    x = torch.randn(40, 16, requires_grad=True)
     saved = layer(x).grad_fn.saved_tensors
     assert saved[0] is None
     assert saved[1] is layer.weight
 
 
 def test_the_product_takes_transposed_views() -> None:
-    a, b = torch.randn(20, 6), torch.randn(20, 9)
+    a, b = torch.randn(20, 60), torch.randn(20, 9)
     torch.testing.assert_close(product(a.T, b.T), a.T @ b)
 
 
@@ -96,3 +99,16 @@ def test_it_is_taken_where_it_is_faster(
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
     assert cpu_matmul.prefers_onednn.__wrapped__() is wanted
+
+
+@given(st.integers(0, 100_000))
+def test_rows_are_rounded_to_few_numbers(count: int) -> None:
+    with mock.patch.object(cpu_matmul, "prefers_onednn", return_value=True):
+        rounded = even_rows(count)
+    assert count <= rounded <= max(count + 63, count * 17 / 16)
+    assert rounded == count or rounded % 64 == 0
+
+
+def test_rows_stay_as_they_are_without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_matmul, "prefers_onednn", lambda: False)
+    assert even_rows(1001) == 1001

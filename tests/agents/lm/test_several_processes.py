@@ -28,14 +28,14 @@ import json, os, sys
 import torch
 import textgym_agents.cli.language_models
 import textgym_agents.lm.trainer
-import textgym_agents.lm.tuning.run
+import textgym_agents.lm.offline.run
 from textgym.cli.main import main
 from textgym.plugins import plugin_manager
 
 torch.set_num_threads(1)
 plugin_manager()
 textgym_agents.lm.trainer.plot_run = lambda run: None  # takes longer than the rest of such a run
-textgym_agents.lm.tuning.run.plot_tuning_run = lambda run, kind: None
+textgym_agents.lm.offline.run.plot_tuning_run = lambda run, kind: None
 for line in sys.stdin:
     job = json.loads(line)
     pids = []
@@ -316,7 +316,7 @@ def test_a_process_that_dies_ends_the_others_and_costs_nothing(
 
 TUNING = """
 import argparse
-from textgym_agents.cli.tuning import {kind} as command
+from textgym_agents.cli.offline import {kind} as command
 parser = argparse.ArgumentParser()
 command.configure(parser)
 try:

@@ -31,8 +31,8 @@ from trl.trainer.sft_trainer import SFTTrainer
 from textgym.seeding import Purpose, derive_seed
 from textgym_agents.core.guard import StepGuard
 from textgym_agents.lm.network import PolicyValueNetwork
-from textgym_agents.lm.tuning.config import DPORunConfig, TuningConfig
-from textgym_agents.lm.tuning.data import Encoded, Examples
+from textgym_agents.lm.offline.config import DPORunConfig, TuningConfig
+from textgym_agents.lm.offline.data import Encoded, Examples
 from textgym_agents.processes import Processes
 from textgym_agents.run.progress import Progress
 

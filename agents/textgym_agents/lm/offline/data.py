@@ -30,8 +30,8 @@ from textgym.training_rows import (
 )
 from textgym.validation import shown
 from textgym_agents.lm.network import PolicyValueNetwork
+from textgym_agents.lm.offline.config import DPORunConfig, TuningConfig
 from textgym_agents.lm.rollout import encode, make_envs
-from textgym_agents.lm.tuning.config import DPORunConfig, TuningConfig
 
 SPLITS = ("train", "evaluation")
 PREFERENCE = ("chosen", "rejected")

@@ -68,8 +68,8 @@ def _run(kind: str, args: argparse.Namespace) -> int:
     with launched_command() as processes:
         from transformers.utils import logging as transformers_logging
 
-        from textgym_agents.lm.tuning.config import RUN_CONFIGS
-        from textgym_agents.lm.tuning.run import tune
+        from textgym_agents.lm.offline.config import RUN_CONFIGS
+        from textgym_agents.lm.offline.run import tune
 
         transformers_logging.disable_progress_bar()
         console = Console(quiet=not processes.is_main)

@@ -23,17 +23,17 @@ from textgym_agents.lm.checkpoint import (
     save_base,
 )
 from textgym_agents.lm.network import PolicyValueNetwork
-from textgym_agents.lm.policy_files import POLICY_FOLDER
-from textgym_agents.lm.tuning.config import DPORunConfig, SFTRunConfig
-from textgym_agents.lm.tuning.data import Examples, read_examples
-from textgym_agents.lm.tuning.state import (
+from textgym_agents.lm.offline.config import DPORunConfig, SFTRunConfig
+from textgym_agents.lm.offline.data import Examples, read_examples
+from textgym_agents.lm.offline.state import (
     TuningState,
     digest_of,
     load_state,
     restore_trainer,
     save_optimizer,
 )
-from textgym_agents.lm.tuning.trl_trainers import RunCallback, input_records, make_trainer
+from textgym_agents.lm.offline.trl_trainers import RunCallback, input_records, make_trainer
+from textgym_agents.lm.policy_files import POLICY_FOLDER
 from textgym_agents.processes import ONE, Processes
 from textgym_agents.run.directory import RunDirectory, write_records
 from textgym_agents.run.disk import check_room, disk_errors

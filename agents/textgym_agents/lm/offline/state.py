@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from textgym.errors import ConfigError
 from textgym_agents.core.optimizer_state import optimizer_tensors, restore_optimizer
 from textgym_agents.lm.checkpoint import OPTIMIZER_FILE, BestCheckpoint
-from textgym_agents.lm.tuning.data import Examples
+from textgym_agents.lm.offline.data import Examples
 from textgym_agents.run.directory import STATE_FILE
 
 

@@ -1,0 +1,1 @@
+"""What a run needs of memory: predicted before it, and measured in it."""
