@@ -13,11 +13,11 @@ from textgym.config import load_config, merge
 from textgym.errors import ConfigError
 from textgym_agents.evaluation.answerers import Answer, Question
 from textgym_agents.lm.agent import PPOAgent
+from textgym_agents.lm.build import build_agent
 from textgym_agents.lm.config import TrainConfig
 from textgym_agents.lm.engines.config import EngineConfig
 from textgym_agents.lm.rollout import completion_text, encode
 from textgym_agents.lm.tiny import BUILT_IN
-from textgym_agents.lm.trainer import build_agent
 from textgym_agents.run.directory import RunDirectory
 
 DEFAULT_MAX_LENGTH = 4096
