@@ -64,7 +64,7 @@ def read_pairs(path: str | Path) -> PairFile:
             problems.append(row)
             continue
         try:
-            pairs.append(_pair(row, name=f"{Path(path).stem}:{number}"))
+            pairs.append(read_pair(row, name=f"{Path(path).stem}:{number}"))
         except LineError as error:
             problems.append(PromptProblem(str(path), number, error.field, str(error)))
     if not pairs:
@@ -178,7 +178,12 @@ def _spread(right: Iterable[str], wrong: Iterable[str], most: int) -> Iterator[t
     yield from (everything[int(i * step)] for i in range(min(most, len(everything))))
 
 
-def _pair(row: Mapping[str, object], *, name: str) -> Pair:
+def read_pair(row: Mapping[str, object], *, name: str) -> Pair:
+    """Return the pair of a row.
+
+    Raises:
+        LineError: names the field that is missing or of the wrong type.
+    """
     for field in ("prompt", "chosen", "rejected"):
         if field not in row:
             raise LineError(field, f"the field is missing; the line has {', '.join(row) or 'none'}")
