@@ -27,11 +27,13 @@ _OWN = {
     "new-plugin": "write a small distribution with a reward, ready to install",
     "doctor": "say what this machine has and what is missing",
     "score": "score a file of completions with a reward",
+    "rescore": "score kept answers again, with another reward",
+    "compare": "compare two evaluations by paired tests",
     "serve": "serve rewards, the sandbox or a reference model on HTTP",
 }
 _KNOWN_HELP = {
     "train": "train a policy on an environment",
-    "evaluate": "measure a run or a model on held-out prompts",
+    "evaluate": "measure a run or a model on held-out prompts or suites",
     "baselines": "compare agents over seeds, ours and those of Stable-Baselines3",
     "reward-model": "train a reward model on preference pairs, or measure one",
 }

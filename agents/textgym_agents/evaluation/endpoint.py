@@ -16,6 +16,8 @@ from textgym_agents.evaluation.answerers import Answer, Question
 
 _PURPOSE = "answering at an endpoint"
 _BATCHES_IN_FLIGHT = 4
+FEWEST_TOKENS = 16
+"""Some endpoints refuse a lower limit."""
 
 
 class EndpointAnswerer:
@@ -56,7 +58,7 @@ class EndpointAnswerer:
     ) -> list[Answer]:
         """Return what the endpoint says; its samples have no seed."""
         del seed
-        update = {"temperature": temperature, "max_tokens": max_new_tokens}
+        update = {"temperature": temperature, "max_tokens": max(max_new_tokens, FEWEST_TOKENS)}
         endpoint = self.endpoint.model_copy(update=update)
         return background_loop().run(self._answer_all(endpoint, questions))
 

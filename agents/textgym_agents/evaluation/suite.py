@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -25,7 +24,6 @@ from textgym.item_files import (
     write_metrics,
 )
 from textgym.items import Item, Metric
-from textgym.rubric import success_value
 from textgym.sample import Sample
 from textgym.score import Score
 from textgym.scoring import Scorer
@@ -203,11 +201,12 @@ class _SuiteRun:
         scores = iter(scorer.score_batch(samples) if samples else ())
         for question, answer in pairs:
             score = next(scores) if self._is_judged(answer) else _unasked(answer)
+            known = scorer.is_success(question.prompt, score)
             yield Item(
                 question.prompt,
                 answer.text,
                 score,
-                _is_success(question, score, scorer),
+                None if known is None else known and score is not CUT,
                 question.sample,
                 question.index,
                 answer.finish_reason,
@@ -243,13 +242,6 @@ def _is_lost(answer: Answer) -> bool:
 
 def _unasked(answer: Answer) -> Score:
     return Score.unscored(answer.failure) if answer.failure else CUT
-
-
-def _is_success(question: Question, score: Score, scorer: Scorer) -> bool | None:
-    needed = success_value(scorer.components(question.prompt), question.prompt)
-    if not score.is_scored or not math.isfinite(needed):
-        return None
-    return score is not CUT and bool(score.value >= needed)
 
 
 def _check_answered(answers: Sequence[Answer], path: Path) -> None:

@@ -25,7 +25,8 @@ class _Problems(RowSource):
 
     def _read(self, row: Row, number: int) -> Prompt:
         kept = {name: row[name] for name in _FIELDS if row.get(name) is not None}
-        prompt = read_row(kept, default_id=f"{self.name}/{number}")
+        own_id = row.get("unique_id") or row.get("id") or number
+        prompt = read_row(kept, default_id=f"{self.name}/{own_id}")
         kind = row.get("subject") or row.get("type")
         return prompt.model_copy(
             update={

@@ -15,6 +15,7 @@ import pytest
 
 from textgym import Prompt, plugin_manager
 from textgym.benchmark import Benchmark, Metric
+from textgym.item_files import read_items
 from textgym_agents.evaluation import Answer, Question, Scripted, evaluate_suite
 
 SharedData = Callable[[str], Path]
@@ -58,17 +59,16 @@ def references(name: str, data: Path) -> Callable[[Prompt], str]:
         }
     elif name == "mbpp":
         known = {f"MBPP/{row['task_id']}": f"```python\n{row['code']}\n```" for row in rows(data)}
+    elif name == "gsm8k":
+        known = {f"gsm8k/{i}": row["answer"] for i, row in enumerate(rows(data), 1)}
     else:
-        solution = "answer" if name == "gsm8k" else "solution"
-        ids = (row.get("id", f"{name}/{i}") for i, row in enumerate(rows(data), 1))
-        found = {i: row[solution] for i, row in zip(ids, rows(data), strict=True)}
-        known = {f"{name}/{i}": text for i, text in enumerate(found.values(), 1)}
+        known = {f"math500/{row['id']}": row["solution"] for row in rows(data)}
     return lambda prompt: known[prompt.id]
 
 
 def letter_of(prompt: Prompt) -> str:
     target: Any = prompt.target
-    return "ABCD"["ABCD".index(target["answer"]) if target["answer"] in [*"ABCD"] else target["answer"]]
+    return "ABCD"[target["answer"]] if isinstance(target["answer"], int) else target["answer"]
 
 
 def rgb_reference(prompt: Prompt) -> str:
@@ -82,13 +82,8 @@ def rgb_reference(prompt: Prompt) -> str:
 def test_references_score_everything(name: str, shared_data: SharedData, tmp_path: Path) -> None:
     data = shared_data(FILES[name])
     found = run(name, data, references(name, data), tmp_path / "s", LIMITS.get(name))
-    print(name, found["success"])
-    wrong = [
-        line
-        for line in (tmp_path / "s" / "items.jsonl").read_text().splitlines()
-        if not json.loads(line)["is_success"]
-    ]
-    assert found["success"].value == 1.0, wrong[:5]
+    wrong = [item.prompt.id for item in read_items(tmp_path / "s") if not item.is_success]
+    assert found["success"].value == 1.0, wrong
     assert "unscored" not in found
 
 
@@ -98,3 +93,152 @@ def test_empty_answers_score_nothing(name: str, shared_data: SharedData, tmp_pat
     found = run(name, data, lambda prompt: "", tmp_path / "s", LIMITS.get(name))
     assert found["success"].value == 0.0
     assert "unscored" not in found
+
+
+def test_solutions_of_four_models_score_as_published(
+    shared_data: SharedData, tmp_path: Path
+) -> None:
+    solutions = rows(shared_data("gsm8k_model_solutions.jsonl"))
+    questions = rows(shared_data("gsm8k_test.jsonl"))
+    known = {row["question"]: row for row in solutions}
+    for model in ("6b_finetuning", "175b_verification"):
+        texts = {f"gsm8k/{i}": known[q["question"]][model] for i, q in enumerate(questions, 1)}
+        published = sum(each["is_correct"] for each in texts.values()) / len(texts)
+        found = run(
+            "gsm8k",
+            shared_data("gsm8k_test.jsonl"),
+            lambda prompt, texts=texts: str(texts[prompt.id]["solution"]),  # type: ignore[misc]
+            tmp_path / model,
+        )
+        assert found["success"].value == pytest.approx(published, abs=0.002)
+        assert found["success"].low < published < found["success"].high
+
+
+def test_responses_to_instructions_score_as_published(
+    shared_data: SharedData, tmp_path: Path
+) -> None:
+    pytest.importorskip("langdetect")
+    judged = {row["prompt"]: row for row in rows(shared_data("ifeval_qwen2_5_0_5b.jsonl"))}
+    data = tmp_path / "ifeval.jsonl"
+    chosen = [r for r in rows(shared_data("ifeval_prompts.jsonl")) if r["prompt"] in judged]
+    data.write_text("".join(json.dumps(row) + "\n" for row in chosen))
+    found = run("ifeval", data, lambda prompt: judged[prompt.text]["response"], tmp_path / "s")
+    verdicts = [judged[row["prompt"]] for row in chosen]
+    for mode in ("strict", "loose"):
+        by_prompt = sum(all(v[mode]) for v in verdicts) / len(verdicts)
+        flat = [each for v in verdicts for each in v[mode]]
+        assert found[f"prompt_{mode}"].value == pytest.approx(by_prompt, abs=0.004)
+        assert found[f"instruction_{mode}"].value == pytest.approx(sum(flat) / len(flat), abs=0.004)
+    assert found["success"] == found["prompt_strict"]
+    followed = {p for p, row in judged.items() if all(row["strict"])}
+    data.write_text("".join(json.dumps(r) + "\n" for r in chosen if r["prompt"] in followed))
+    right = run("ifeval", data, lambda prompt: judged[prompt.text]["response"], tmp_path / "right")
+    assert right["success"].value >= 0.99
+    empty = run("ifeval", data, lambda prompt: "", tmp_path / "empty")
+    assert empty["prompt_loose"].value == 0.0
+
+
+class Recorded:
+    """Answers sample i of a question with its i-th response."""
+
+    batch_size = 64
+
+    def __init__(self, responses: dict[str, list[str]]) -> None:
+        self.responses = responses
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "recorded"}
+
+    def rendering(self, benchmark: Benchmark) -> dict[str, Any]:
+        return {"template": "plain"}
+
+    def answer(self, questions: list[Question], **_: object) -> list[Answer]:
+        return [Answer(self.responses[q.prompt.id][q.sample]) for q in questions]
+
+
+def test_eight_responses_give_pass_and_majority_as_published(
+    shared_data: SharedData, tmp_path: Path
+) -> None:
+    judged = [
+        row for row in rows(shared_data("qwen_math_responses.jsonl")) if len(row["responses"]) == 8
+    ]
+    data = tmp_path / "math.jsonl"
+    data.write_text(
+        "".join(
+            json.dumps({"problem": row["question"], "answer": row["target"]}) + "\n"
+            for row in judged
+        )
+    )
+    answerer = Recorded({f"math500/{i}": row["responses"] for i, row in enumerate(judged, 1)})
+    found = evaluate_suite(
+        answerer,
+        plugin_manager().benchmark("math500"),
+        tmp_path / "s",
+        samples=8,
+        temperature=1.0,
+        data=data,
+    )
+    correct = [[bool(each) for each in row["correct"]] for row in judged]
+    share = sum(map(sum, correct)) / (8 * len(correct))
+    assert found["success"].value == pytest.approx(share, abs=0.005)
+    assert found["pass@1"].value == pytest.approx(share, abs=0.005)
+    anywhere = sum(map(any, correct)) / len(correct)
+    assert found["pass@8"].value == pytest.approx(anywhere, abs=0.03)
+    assert found["pass@1"].value <= found["pass@4"].value <= found["pass@8"].value
+    assert found["majority@8"].value >= share - 0.05
+    assert found["success"].count == len(judged)
+
+
+def test_refusals_over_passages_are_counted(shared_data: SharedData, tmp_path: Path) -> None:
+    def refuse(prompt: Prompt) -> str:
+        return "根据这些文档无法回答。"
+
+    data = shared_data("rgb_zh_refine.jsonl")
+    noise = run("rgb_zh_noise", data, refuse, tmp_path / "noise")
+    assert noise["FN"].value == noise["over_refusal"].value == 1.0
+    assert noise["noise/zh"].value == 0.0
+    refusal = run("rgb_zh_refusal", data, refuse, tmp_path / "refusal")
+    assert refusal["TN"].value == refusal["refusal_recall"].value == 1.0
+    empty = run("rgb_zh_refusal", data, lambda prompt: "", tmp_path / "empty")
+    assert empty["FP"].value == 1.0
+    assert empty["refusal_recall"].value == 0.0
+    assert empty["refusal_precision"].count == 0
+
+
+def test_random_choices_are_right_as_often_as_chance(
+    shared_data: SharedData, tmp_path: Path
+) -> None:
+    rng = random.Random(0)
+    found = run(
+        "mmlu",
+        shared_data("mmlu_stem.jsonl"),
+        lambda prompt: f"The correct answer is {rng.choice('ABCD')}.",
+        tmp_path / "s",
+    )
+    assert found["success"].low < 0.25 < found["success"].high
+    assert any(name.startswith("success/mmlu/college") for name in found)
+
+
+@pytest.mark.parametrize("name", ["humaneval", "mbpp"])
+def test_programs_that_do_nothing_are_wrong(
+    name: str, shared_data: SharedData, tmp_path: Path
+) -> None:
+    data = shared_data(FILES[name])
+    found = run(name, data, lambda prompt: "```python\npass\n```", tmp_path / "s", 12)
+    assert found["success"].value == 0.0
+
+
+def test_the_form_of_a_multiple_choice_prompt(tmp_path: Path) -> None:
+    data = tmp_path / "mmlu.jsonl"
+    row = {"question": "2+2?", "choices": ["3", "4", "5", "6"], "answer": "B", "subject": "a_b"}
+    data.write_text(json.dumps(row) + "\n")
+    asked: list[Prompt] = []
+    found = run(
+        "mmlu", data, lambda p: asked.append(p) or "The correct answer is B", tmp_path / "s"
+    )  # type: ignore[func-returns-value]
+    assert found["success"].value == 1.0
+    assert asked[0].text == (
+        "Answer the following multiple choice question about a b. Respond with a single sentence "
+        'of the form "The correct answer is _", filling the blank with the letter of the correct '
+        "answer (A, B, C or D).\n\nQuestion: 2+2?\nA) 3\nB) 4\nC) 5\nD) 6"
+    )
