@@ -6,15 +6,23 @@ import functools
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from textgym import Prompt, PromptSource
+from textgym import Demonstrations, Prompt, PromptSource
 from textgym.errors import PromptError
 from textgym.jsonl import LineError, PromptProblem, read_rows
 
 Row = Mapping[str, object]
+
+
+class Task(NamedTuple):
+    """A prompt, and a completion that would be a success, where the row tells one."""
+
+    prompt: Prompt
+    reference: str | None = None
 
 
 class RowSource(PromptSource):
@@ -25,33 +33,38 @@ class RowSource(PromptSource):
 
     def num_prompts(self) -> int:
         """Return how many problems the file holds."""
-        return len(self._prompts)
+        return len(self._tasks)
 
     def prompt(self, index: int) -> Prompt:
         """Return problem number `index`."""
-        return self._prompts[index]
+        return self._tasks[index].prompt
+
+    def demonstrations(self, index: int) -> Demonstrations:
+        """Return the reference of problem number `index`, where its row has one."""
+        reference = self._tasks[index].reference
+        return Demonstrations(() if reference is None else (reference,))
 
     def split_keys(self) -> NDArray[np.uint64]:
         """Return a hash of each problem's text."""
-        return np.array([_hash(prompt.text) for prompt in self._prompts], dtype=np.uint64)
+        return np.array([_hash(prompt.text) for prompt, _ in self._tasks], dtype=np.uint64)
 
     @functools.cached_property
-    def _prompts(self) -> tuple[Prompt, ...]:
-        prompts: list[Prompt] = []
+    def _tasks(self) -> tuple[Task, ...]:
+        tasks: list[Task] = []
         for number, row in read_rows(self.path):
             if isinstance(row, PromptProblem):
                 raise PromptError(str(row))
             try:
-                prompts.append(self._read(row, number))
+                tasks.append(self._read(row, number))
             except (LookupError, TypeError, SyntaxError, AttributeError, LineError) as error:
                 what = f"missing field {error}" if isinstance(error, LookupError) else str(error)
                 raise PromptError(f"{self.path}:{number}: no {self.name} problem: {what}") from None
-        if not prompts:
+        if not tasks:
             raise PromptError(f"{self.path} holds no problem")
-        return tuple(prompts)
+        return tuple(tasks)
 
-    def _read(self, row: Row, number: int) -> Prompt:
-        """Return the prompt of the row in line `number`."""
+    def _read(self, row: Row, number: int) -> Task:
+        """Return the prompt of the row in line `number`, and its reference."""
         raise NotImplementedError
 
 

@@ -19,6 +19,7 @@ from textgym.item_files import metrics_record
 from textgym.items import Metric
 from textgym_agents.evaluation.answerers import Answerer
 from textgym_agents.evaluation.reward_judge import RewardJudge, reward_of
+from textgym_agents.evaluation.scripts import script_of
 from textgym_agents.evaluation.suite import evaluate_suite
 from textgym_agents.evaluation.suites import Suite, find_suites
 from textgym_agents.evaluation.table import metrics_table
@@ -115,9 +116,12 @@ def _changed(args: argparse.Namespace, suite: Suite) -> Suite:
 
 
 def _answerer(args: argparse.Namespace) -> Answerer:
-    """Return who answers: an endpoint, a reward, or a language model."""
+    """Return who answers: an endpoint, a script, a reward, or a language model."""
     if args.endpoint:
         return _endpoint(args)
+    script = script_of(args.policy)
+    if script is not None:
+        return script
     reward = reward_of(args.policy, args.device or "auto")
     return _language_model(args) if reward is None else RewardJudge(reward)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -176,7 +177,11 @@ class _SuiteRun:
                 indices = pool.spread(self.asked.limit, stream(self.asked.seed, Purpose.EVALUATION))
             asked = [(pool.prompt(i), pool.render(i, 0, 0), i) for i in indices]
         asked.sort(key=lambda each: (len(each[1]), each[2]))
-        questions = [Question(*each, s) for each in asked for s in range(self.asked.samples)]
+        questions = [
+            Question(*each, s, functools.partial(pool.demonstrations, each[2]))
+            for each in asked
+            for s in range(self.asked.samples)
+        ]
         size = self.answerer.batch_size
         return [questions[i : i + size] for i in range(0, len(questions), size)]
 

@@ -6,7 +6,7 @@ import ast
 from typing import ClassVar
 
 from textgym import Prompt
-from textgym_plugins.row_source import Row, RowSource
+from textgym_plugins.row_source import Row, RowSource, Task
 
 _INSTRUCTION = "Complete the following Python function. Answer with the whole function.\n\n"
 
@@ -16,7 +16,12 @@ class HumanEval(RowSource):
 
     name: ClassVar[str] = "humaneval"
 
-    def _read(self, row: Row, number: int) -> Prompt:
+    def _read(self, row: Row, number: int) -> Task:
+        solution = row.get("canonical_solution")
+        reference = None if solution is None else f"```python\n{row['prompt']}{solution}\n```"
+        return Task(self._prompt(row), reference)
+
+    def _prompt(self, row: Row) -> Prompt:
         header, entry, test = (str(row[name]) for name in ("prompt", "entry_point", "test"))
         return Prompt(
             id=str(row["task_id"]),
@@ -36,7 +41,11 @@ class Mbpp(RowSource):
 
     name: ClassVar[str] = "mbpp"
 
-    def _read(self, row: Row, number: int) -> Prompt:
+    def _read(self, row: Row, number: int) -> Task:
+        code = row.get("code")
+        return Task(self._prompt(row), None if code is None else f"```python\n{code}\n```")
+
+    def _prompt(self, row: Row) -> Prompt:
         tests = row["test_list"]
         imports = row.get("test_imports") or []
         setup = str(row.get("test_setup_code") or "")

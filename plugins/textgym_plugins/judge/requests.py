@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from textgym import Prompt
-from textgym_plugins.row_source import Row, RowSource, text_of
+from textgym_plugins.row_source import Row, RowSource, Task, text_of
 
 _REQUESTS = ("instruction", "prompt", "question", "goal", "text")
 _BASELINES = ("output", "baseline", "target")
@@ -25,12 +25,13 @@ class Requests(RowSource):
 
     name: ClassVar[str] = "requests"
 
-    def _read(self, row: Row, number: int) -> Prompt:
+    def _read(self, row: Row, number: int) -> Task:
         has_baseline = any(row.get(name) is not None for name in _BASELINES)
         kind = next((row[name] for name in _KINDS if isinstance(row.get(name), str)), None)
-        return Prompt(
+        prompt = Prompt(
             id=f"{self.path.stem}/{number}",
             messages=text_of(row, *_REQUESTS),
             target=text_of(row, *_BASELINES) if has_baseline else None,
             metadata={} if kind is None else {"task": str(kind)},
         )
+        return Task(prompt)  # nobody knows the best answer

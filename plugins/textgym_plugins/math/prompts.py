@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from textgym import Prompt
+from textgym import Message
 from textgym.prompt_files import read_row
-from textgym_plugins.row_source import Row, RowSource
+from textgym_plugins.row_source import Row, RowSource, Task
 
 _FIELDS = ("problem", "question", "answer", "expected_answer", "solution", "level", "type",
            "subject", "unique_id")  # fmt: skip
@@ -23,22 +23,17 @@ class _Problems(RowSource):
     )
     """The user message; `{problem}` is where the problem goes."""
 
-    def _read(self, row: Row, number: int) -> Prompt:
+    def _read(self, row: Row, number: int) -> Task:
         kept = {name: row[name] for name in _FIELDS if row.get(name) is not None}
         own_id = row.get("unique_id") or row.get("id") or number
         prompt = read_row(kept, default_id=f"{self.name}/{own_id}")
         kind = row.get("subject") or row.get("type")
-        return prompt.model_copy(
-            update={
-                "messages": Prompt(
-                    id="text", messages=self.text.replace("{problem}", prompt.text)
-                ).messages,
-                "metadata": {
-                    **prompt.metadata,
-                    "task": f"{self.name}/{kind}" if isinstance(kind, str) else self.name,
-                },
-            }
-        )
+        message = Message(role="user", content=self.text.replace("{problem}", prompt.text))
+        task = f"{self.name}/{kind}" if isinstance(kind, str) else self.name
+        metadata = {**prompt.metadata, "task": task}
+        prompt = prompt.model_copy(update={"messages": (message,), "metadata": metadata})
+        solution = row.get("solution") or f"\\boxed{{{prompt.target}}}"
+        return Task(prompt, str(solution))
 
 
 class Gsm8k(_Problems):

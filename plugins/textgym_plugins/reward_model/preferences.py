@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from textgym import Prompt
 from textgym_plugins.reward_model.pairs import Pair, read_pair
-from textgym_plugins.row_source import Row, RowSource
+from textgym_plugins.row_source import Row, RowSource, Task
 
 _REQUEST = (
     "Which of two answers to the same request is better? Respond with a single sentence of the "
@@ -28,7 +28,7 @@ class Preferences(RowSource):
 
     name: ClassVar[str] = "preferences"
 
-    def _read(self, row: Row, number: int) -> Prompt:
+    def _read(self, row: Row, number: int) -> Task:
         pair = read_pair(row, name=f"{self.path.stem}/{number}")
         is_first = _is_chosen_first(pair)
         answers = (pair.chosen, pair.rejected) if is_first else (pair.rejected, pair.chosen)
@@ -40,13 +40,15 @@ class Preferences(RowSource):
         }
         if isinstance(subset, str):
             metadata["task"] = subset
-        return Prompt(
+        letter = "A" if is_first else "B"
+        prompt = Prompt(
             id=pair.prompt.id,
             messages=_REQUEST.format(request=request, a=answers[0], b=answers[1]),
-            target={"answer": "A" if is_first else "B", "choices": ["Answer A", "Answer B"]},
+            target={"answer": letter, "choices": ["Answer A", "Answer B"]},
             reward="choice",
             metadata=metadata,
         )
+        return Task(prompt, f"The correct answer is {letter}.")
 
 
 def _is_chosen_first(pair: Pair) -> bool:

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from textgym import Prompt
 from textgym.jsonl import LineError
-from textgym_plugins.row_source import Row, RowSource, text_of
+from textgym_plugins.row_source import Row, RowSource, Task, text_of
 from textgym_plugins.rules.choice import read_question
 
 _LETTERS = "ABCDEFGHIJ"
@@ -27,17 +27,18 @@ class Mmlu(RowSource):
 
     name: ClassVar[str] = "mmlu"
 
-    def _read(self, row: Row, number: int) -> Prompt:
+    def _read(self, row: Row, number: int) -> Task:
         subject = text_of(row, "subject", "type")
         choices = row["choices"]
         if not isinstance(choices, list) or not 2 <= len(choices) <= len(_LETTERS):
             raise LineError("choices", f"'choices' is {choices!r:.80}; expected 2 to 10 options")
         answer, letters = row["answer"], _LETTERS[: len(choices)]
         target: JsonValue = {"answer": answer, "choices": list(map(str, choices))}  # type: ignore[dict-item]  # `read_question` checks it
-        if read_question(target) is None:
+        asked = read_question(target)
+        if asked is None:
             raise LineError("answer", f"'answer' is {answer!r:.80}; expected one of {letters}")
         options = [f"{letter}) {choice}" for letter, choice in zip(letters, choices, strict=True)]
-        return Prompt(
+        prompt = Prompt(
             id=f"mmlu/{number}",
             messages=_REQUEST.format(
                 subject=subject.replace("_", " "),
@@ -49,3 +50,4 @@ class Mmlu(RowSource):
             reward="choice",
             metadata={"task": f"mmlu/{subject}"},
         )
+        return Task(prompt, f"The correct answer is {asked.letter}.")

@@ -142,7 +142,7 @@ def test_a_judge_counts_wins_against_a_baseline(
     endpoint = {"url": server.url, "model": "judge", "retry": {"max_retries": 0}}
     for name, share in (("good", 1.0), ("bad", 0.5)):
         found = evaluate_suite(
-            Scripted(lambda prompt, name=name: f"a {name} answer"),  # type: ignore[misc]
+            Scripted(lambda question, name=name: f"a {name} answer"),  # type: ignore[misc]
             suite.judged_by(endpoint),
             tmp_path / name,
             data=data,
@@ -151,7 +151,7 @@ def test_a_judge_counts_wins_against_a_baseline(
         assert found["reward/baseline_length"].value == len("the baseline")
     assert found["length_controlled"].value == pytest.approx(0.5, abs=1e-6)
     empty = evaluate_suite(
-        Scripted(lambda prompt: ""), suite.judged_by(endpoint), tmp_path / "empty", data=data
+        Scripted(lambda question: ""), suite.judged_by(endpoint), tmp_path / "empty", data=data
     )
     assert empty["win_rate"].value == 0.5  # this judge sees no difference
     assert main(["evaluate", "tiny", "--suite", "win_rate", "--data", str(data)]) == 2
@@ -191,9 +191,9 @@ def test_safety_is_judged_by_category(server: ChatServer, tmp_path: Path) -> Non
     rows = [{"prompt": f"how to {i}", "category": "ab"[i % 2]} for i in range(6)]
     data = write(tmp_path / "safety.jsonl", *rows)
     suite = plugin_manager().benchmark("safety").judged_by({"url": server.url, "model": "j"})
-    refuses = Scripted(lambda prompt: "No.")
+    refuses = Scripted(lambda question: "No.")
     assert evaluate_suite(refuses, suite, tmp_path / "no", data=data)["success"].value == 1.0
-    helps = Scripted(lambda prompt: "Sure!" if prompt.metadata["task"] == "a" else "No.")
+    helps = Scripted(lambda question: "Sure!" if question.prompt.metadata["task"] == "a" else "No.")
     found = evaluate_suite(helps, suite, tmp_path / "sure", data=data)
     assert found["success"].value == 0.5
     assert (found["success/a"].value, found["success/b"].value) == (0.0, 1.0)
@@ -211,7 +211,9 @@ def test_preferences_are_balanced_and_right_answers_score(tmp_path: Path) -> Non
     suite = plugin_manager().benchmark("preference")
 
     def accuracy(name: str, answer: Callable[[Prompt], str]) -> float:
-        found = evaluate_suite(Scripted(answer), suite, tmp_path / name, data=data)
+        found = evaluate_suite(
+            Scripted(lambda q: answer(q.prompt)), suite, tmp_path / name, data=data
+        )
         return found["success"].value
 
     def letter(prompt: Prompt) -> str:
@@ -286,7 +288,7 @@ def test_data_of_suites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         assert suite.data is not None
         again = find_suites(["gsm8k"], data, downloads=tmp_path)
         assert again == [suite]
-        policy = Scripted(lambda prompt: "The answer is 2.")
+        policy = Scripted(lambda question: "The answer is 2.")
         out = tmp_path / f"s{len(asked)}"
         found_metrics = evaluate_suite(policy, suite.benchmark, out, data=suite.data)
         assert found_metrics["success"].value == 1.0

@@ -14,9 +14,12 @@ from typing import Any
 import pytest
 
 from textgym import Prompt, plugin_manager
-from textgym.benchmark import Benchmark, Metric
+from textgym.benchmark import Metric
+from textgym.errors import ConfigError
 from textgym.item_files import read_items
-from textgym_agents.evaluation import Answer, Question, Scripted, evaluate_suite
+from textgym.item_statistics import success
+from textgym_agents.evaluation import Scripted, evaluate_suite
+from textgym_agents.evaluation.scripts import script_of
 
 SharedData = Callable[[str], Path]
 FILES = {
@@ -43,45 +46,25 @@ def run(
     name: str, data: Path, answer: Callable[[Prompt], str], path: Path, limit: int | None = None
 ) -> dict[str, Metric]:
     suite = plugin_manager().benchmark(name)
-    return evaluate_suite(Scripted(answer), suite, path, data=data, limit=limit)
+    answerer = Scripted(lambda question: answer(question.prompt))
+    return evaluate_suite(answerer, suite, path, data=data, limit=limit)
 
 
-def references(name: str, data: Path) -> Callable[[Prompt], str]:
-    """Return the policy that answers from the references of a file."""
-    if name.startswith("rgb"):
-        return rgb_reference
-    if name == "mmlu":
-        return lambda prompt: f"The correct answer is {letter_of(prompt)}."
-    if name == "humaneval":
-        known = {
-            row["task_id"]: f"```python\n{row['prompt']}{row['canonical_solution']}\n```"
-            for row in rows(data)
-        }
-    elif name == "mbpp":
-        known = {f"MBPP/{row['task_id']}": f"```python\n{row['code']}\n```" for row in rows(data)}
-    elif name == "gsm8k":
-        known = {f"gsm8k/{i}": row["answer"] for i, row in enumerate(rows(data), 1)}
-    else:
-        known = {f"math500/{row['id']}": row["solution"] for row in rows(data)}
-    return lambda prompt: known[prompt.id]
-
-
-def letter_of(prompt: Prompt) -> str:
-    target: Any = prompt.target
-    return "ABCD"[target["answer"]] if isinstance(target["answer"], int) else target["answer"]
-
-
-def rgb_reference(prompt: Prompt) -> str:
-    if prompt.answerable is False:
-        return "根据这些文档无法回答。"
-    target: Any = prompt.target
-    return "、".join(aliases[0] for aliases in target)
+def script(name: str) -> Scripted:
+    found = script_of(name)
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_references_score_everything(name: str, shared_data: SharedData, tmp_path: Path) -> None:
-    data = shared_data(FILES[name])
-    found = run(name, data, references(name, data), tmp_path / "s", LIMITS.get(name))
+    found = evaluate_suite(
+        script("scripted:references"),
+        plugin_manager().benchmark(name),
+        tmp_path / "s",
+        data=shared_data(FILES[name]),
+        limit=LIMITS.get(name),
+    )
     wrong = [item.prompt.id for item in read_items(tmp_path / "s") if not item.is_success]
     assert found["success"].value == 1.0, wrong
     assert "unscored" not in found
@@ -98,62 +81,61 @@ def test_empty_answers_score_nothing(name: str, shared_data: SharedData, tmp_pat
 def test_solutions_of_four_models_score_as_published(
     shared_data: SharedData, tmp_path: Path
 ) -> None:
-    solutions = rows(shared_data("gsm8k_model_solutions.jsonl"))
-    questions = rows(shared_data("gsm8k_test.jsonl"))
-    known = {row["question"]: row for row in solutions}
-    for model in ("6b_finetuning", "175b_verification"):
-        texts = {f"gsm8k/{i}": known[q["question"]][model] for i, q in enumerate(questions, 1)}
-        published = sum(each["is_correct"] for each in texts.values()) / len(texts)
-        found = run(
-            "gsm8k",
-            shared_data("gsm8k_test.jsonl"),
-            lambda prompt, texts=texts: str(texts[prompt.id]["solution"]),  # type: ignore[misc]
-            tmp_path / model,
-        )
-        assert found["success"].value == pytest.approx(published, abs=0.002)
-        assert found["success"].low < published < found["success"].high
+    solutions = shared_data("gsm8k_model_solutions.jsonl")
+    names = [name for name, value in rows(solutions)[0].items() if isinstance(value, dict)]
+    evaluate_suite(
+        script(f"answers:{solutions}"),
+        plugin_manager().benchmark("gsm8k"),
+        tmp_path / "s",
+        samples=len(names),
+        temperature=1.0,
+        data=shared_data("gsm8k_test.jsonl"),
+    )
+    items = read_items(tmp_path / "s")
+    for sample, name in enumerate(names):
+        published = sum(row[name]["is_correct"] for row in rows(solutions)) / len(rows(solutions))
+        found = success([item for item in items if item.sample == sample])
+        assert found.value == pytest.approx(published, abs=0.002)
+        assert found.low < published < found.high
+        assert found.count == len(rows(solutions))
 
 
 def test_responses_to_instructions_score_as_published(
     shared_data: SharedData, tmp_path: Path
 ) -> None:
     pytest.importorskip("langdetect")
-    judged = {row["prompt"]: row for row in rows(shared_data("ifeval_qwen2_5_0_5b.jsonl"))}
-    data = tmp_path / "ifeval.jsonl"
-    chosen = [r for r in rows(shared_data("ifeval_prompts.jsonl")) if r["prompt"] in judged]
-    data.write_text("".join(json.dumps(row) + "\n" for row in chosen))
-    found = run("ifeval", data, lambda prompt: judged[prompt.text]["response"], tmp_path / "s")
-    verdicts = [judged[row["prompt"]] for row in chosen]
+    responses = shared_data("ifeval_qwen2_5_0_5b.jsonl")
+    judged = {row["prompt"]: row for row in rows(responses)}
+    prompts = rows(shared_data("ifeval_prompts.jsonl"))
+    found = evaluate_suite(
+        script(f"answers:{responses}"),
+        plugin_manager().benchmark("ifeval"),
+        tmp_path / "s",
+        data=shared_data("ifeval_prompts.jsonl"),
+    )
+    verdicts = [judged[row["prompt"]] for row in prompts if row["prompt"] in judged]
     for mode in ("strict", "loose"):
         by_prompt = sum(all(v[mode]) for v in verdicts) / len(verdicts)
         flat = [each for v in verdicts for each in v[mode]]
         assert found[f"prompt_{mode}"].value == pytest.approx(by_prompt, abs=0.004)
         assert found[f"instruction_{mode}"].value == pytest.approx(sum(flat) / len(flat), abs=0.004)
     assert found["success"] == found["prompt_strict"]
-    followed = {p for p, row in judged.items() if all(row["strict"])}
-    data.write_text("".join(json.dumps(r) + "\n" for r in chosen if r["prompt"] in followed))
+    assert found["success"].count == len(verdicts)
+    assert found["unscored"].value == pytest.approx(1 - len(verdicts) / len(prompts))
+    followed = [row for row in prompts if all(judged.get(row["prompt"], {}).get("strict", [0]))]
+    data = tmp_path / "followed.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in followed))
     right = run("ifeval", data, lambda prompt: judged[prompt.text]["response"], tmp_path / "right")
     assert right["success"].value >= 0.99
     empty = run("ifeval", data, lambda prompt: "", tmp_path / "empty")
     assert empty["prompt_loose"].value == 0.0
-
-
-class Recorded:
-    """Answers sample i of a question with its i-th response."""
-
-    batch_size = 64
-
-    def __init__(self, responses: dict[str, list[str]]) -> None:
-        self.responses = responses
-
-    def describe(self) -> dict[str, Any]:
-        return {"kind": "recorded"}
-
-    def rendering(self, benchmark: Benchmark) -> dict[str, Any]:
-        return {"template": "plain"}
-
-    def answer(self, questions: list[Question], **_: object) -> list[Answer]:
-        return [Answer(self.responses[q.prompt.id][q.sample]) for q in questions]
+    with pytest.raises(ConfigError, match="has no reference that could be an answer"):
+        evaluate_suite(
+            script("scripted:references"),
+            plugin_manager().benchmark("ifeval"),
+            tmp_path / "none",
+            data=shared_data("ifeval_prompts.jsonl"),
+        )
 
 
 def test_eight_responses_give_pass_and_majority_as_published(
@@ -169,9 +151,8 @@ def test_eight_responses_give_pass_and_majority_as_published(
             for row in judged
         )
     )
-    answerer = Recorded({f"math500/{i}": row["responses"] for i, row in enumerate(judged, 1)})
     found = evaluate_suite(
-        answerer,
+        script(f"answers:{shared_data('qwen_math_responses.jsonl')}"),
         plugin_manager().benchmark("math500"),
         tmp_path / "s",
         samples=8,
