@@ -22,6 +22,7 @@ from textgym.sample import Sample
 from textgym.score import Score
 from textgym.scoring import Scorer
 from textgym_agents.evaluation.answerers import Answer, Question
+from textgym_agents.evaluation.weights import weights_mark
 
 PREFIX = "reward:"
 _LETTERS = "AB"
@@ -42,8 +43,11 @@ class RewardJudge:
         self._scorer = Scorer(make_rubric(spec))
 
     def describe(self) -> dict[str, JsonValue]:
-        """Return the reward."""
-        return {"kind": "reward", "reward": self.reward}
+        """Return the reward, with a mark of the weights where it is a model in a folder."""
+        config = self.reward.get("config") if isinstance(self.reward, dict) else None
+        model = config.get("model") if isinstance(config, dict) else None
+        mark = weights_mark(Path(model)) if isinstance(model, str) else ""
+        return {"kind": "reward", "reward": self.reward, "weights": mark}
 
     def rendering(self, benchmark: Benchmark) -> Mapping[str, JsonValue]:
         """Return the plain template; a reward reads the messages."""

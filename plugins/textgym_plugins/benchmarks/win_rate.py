@@ -40,8 +40,8 @@ class WinRateBenchmark(Benchmark):
         return {
             "win_rate": mean(verdicts),
             "length_controlled": length_controlled(verdicts, ours, theirs),
-            "reward/length": mean(ours),
-            "reward/baseline_length": mean(theirs),
+            "length": mean(ours),
+            "length/baseline": mean(theirs),
         } | losses(items)
 
 

@@ -31,7 +31,8 @@ class _Problems(RowSource):
         message = Message(role="user", content=self.text.replace("{problem}", prompt.text))
         task = f"{self.name}/{kind}" if isinstance(kind, str) else self.name
         metadata = {**prompt.metadata, "task": task}
-        prompt = prompt.model_copy(update={"messages": (message,), "metadata": metadata})
+        changed = {"messages": (message,), "metadata": metadata, "reward": "math"}
+        prompt = prompt.model_copy(update=changed)
         solution = row.get("solution") or f"\\boxed{{{prompt.target}}}"
         return Task(prompt, str(solution))
 

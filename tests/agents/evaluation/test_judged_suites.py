@@ -148,7 +148,7 @@ def test_a_judge_counts_wins_against_a_baseline(
             data=data,
         )
         assert found["win_rate"].value == share
-        assert found["reward/baseline_length"].value == len("the baseline")
+        assert found["length/baseline"].value == len("the baseline")
     assert found["length_controlled"].value == pytest.approx(0.5, abs=1e-6)
     empty = evaluate_suite(
         Scripted(lambda question: ""), suite.judged_by(endpoint), tmp_path / "empty", data=data
