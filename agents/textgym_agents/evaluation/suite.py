@@ -97,6 +97,8 @@ def evaluate_suite(
         ConfigError: the folder holds answers of other settings, or a setting cannot be used.
         TextGymError: answers could not be had; those that could are written.
     """
+    if temperature < 0:
+        raise ConfigError(f"temperature={temperature} is below 0")
     if samples > 1 and temperature == 0:
         raise ConfigError(
             f"samples={samples} with temperature=0 would give the same answer {samples} times; "

@@ -126,6 +126,20 @@ def test_an_endpoint_that_fails_costs_no_answer(
     assert 0 < len(server.asked) - asked < 12
 
 
+def test_a_request_that_is_refused_is_unscored(
+    server: ChatServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.reply = lambda body: 400 if "+1" in last(body) else "0"
+    command = ["evaluate", "m", "--suite", "tiny_arithmetic", "--endpoint", server.url,
+               "--limit", "12", "--json", "--out"]  # fmt: skip
+    assert main([*command, str(tmp_path / "a")]) == 0
+    found = json.loads(capsys.readouterr().out)["tiny_arithmetic"]
+    assert 0 < found["unscored"]["value"] < 1
+    server.reply = lambda body: 400  # every request: the command is at fault, not the prompts
+    assert main([*command, str(tmp_path / "b")]) == 2
+    assert "12 of 12 questions have no answer" in capsys.readouterr().err
+
+
 def test_a_judge_counts_wins_against_a_baseline(
     server: ChatServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -209,6 +209,8 @@ def test_lost_answers_are_asked_again_and_impossible_ones_are_not(tmp_path: Path
 def test_samples_need_a_temperature(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="samples=2 with temperature=0"):
         evaluate_suite(Scripted(lambda q: ""), suite("tiny_safety"), tmp_path / "s", samples=2)
+    with pytest.raises(ConfigError, match="temperature=-1 is below 0"):
+        evaluate_suite(Scripted(lambda q: ""), suite("tiny_safety"), tmp_path / "s", temperature=-1)
 
 
 def test_names_and_groups(tmp_path: Path) -> None:
