@@ -16,6 +16,8 @@ __all__ = ["Benchmark", "Item", "Metric"]
 
 DATA = "{data}"
 """Stands in a suite's prompts for the path of its file."""
+JUDGE = "{judge}"
+"""Stands in a suite's reward for the endpoint of a judge."""
 
 
 class Benchmark(BaseModel):
@@ -29,7 +31,8 @@ class Benchmark(BaseModel):
     """What `TextGen-v0` takes as `prompts`: a source, a JSONL path, or a list of them. The text
     `{data}` stands for the path of the suite's file."""
     reward: JsonValue = None
-    """What `make_rubric` takes; None leaves each prompt to the reward it names."""
+    """What `make_rubric` takes; None leaves each prompt to the reward it names. The text `{judge}`
+    stands for the endpoint of a judge."""
     description: str = ""
     """One line for `textgym plugins`."""
     split: Literal["all", "evaluation"] = "all"
@@ -68,12 +71,21 @@ class Benchmark(BaseModel):
             return self.prompts
         if data is None:
             raise ConfigError(f"the suite '{self.name}' needs the file {self.data}")
-        return _filled(self.prompts, str(data))
+        return _filled(self.prompts, DATA, str(data))
+
+    @property
+    def needs_judge(self) -> bool:
+        """Whether the reward lacks the endpoint of a judge."""
+        return _filled(self.reward, JUDGE, None) != self.reward
+
+    def judged_by(self, endpoint: JsonValue) -> Benchmark:
+        """Return the suite with the endpoint of its judge, as the reward `judge` takes it."""
+        return self.model_copy(update={"reward": _filled(self.reward, JUDGE, endpoint)})
 
 
-def _filled(value: JsonValue, path: str) -> JsonValue:
+def _filled(value: JsonValue, name: str, replacement: JsonValue) -> JsonValue:
     if isinstance(value, dict):
-        return {name: _filled(each, path) for name, each in value.items()}
+        return {key: _filled(each, name, replacement) for key, each in value.items()}
     if isinstance(value, list):
-        return [_filled(each, path) for each in value]
-    return path if value == DATA else value
+        return [_filled(each, name, replacement) for each in value]
+    return replacement if value == name else value

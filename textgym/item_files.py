@@ -107,7 +107,8 @@ def open_items(path: Path) -> TextIO:
     if file.exists():
         text = file.read_bytes()
         os.truncate(file, text.rfind(b"\n") + 1)
-    return file.open("a", encoding="utf-8", newline="\n")
+    # Half a character, which JSON can hold and UTF-8 cannot, must not cost the evaluation.
+    return file.open("a", encoding="utf-8", errors="replace", newline="\n")
 
 
 def write_items(file: TextIO, items: Iterable[Item]) -> None:

@@ -18,7 +18,7 @@ from textgym.errors import TextGymError, UnknownRewardError
 from textgym.make import RubricSpec, make_reward, make_rubric
 from textgym.prompt import Prompt
 from textgym.reward import Reward
-from textgym.rubric import Rubric, WeightedReward
+from textgym.rubric import Rubric, WeightedReward, success_value
 from textgym.sample import Sample
 from textgym.score import Score
 
@@ -85,6 +85,16 @@ class Scorer:
             if prompt.reward not in seen:
                 seen.add(prompt.reward)
                 self.components(prompt)
+
+    def is_success(self, prompt: Prompt, score: Score) -> bool | None:
+        """Return whether a score of `score_batch` is a success.
+
+        None where the prompt has no score, or no reward tells success from failure.
+        """
+        if not score.is_scored:
+            return None
+        needed = success_value(self.components(prompt), prompt)
+        return bool(score.value >= needed) if math.isfinite(needed) else None
 
     def close(self) -> None:
         """End the workers and close the cache; both are started again when needed."""

@@ -9,11 +9,15 @@ from textgym_plugins.benchmarks import SUITES
 from textgym_plugins.code import CodeReward, HumanEval, Mbpp
 from textgym_plugins.ifeval import IFEvalPrompts, IFEvalReward
 from textgym_plugins.judge import JudgeReward
+from textgym_plugins.judge.requests import Requests
 from textgym_plugins.kbqa import JudgedKbqa, Kbqa
 from textgym_plugins.kbqa.rgb import Rgb
 from textgym_plugins.math import MathReward
+from textgym_plugins.math.prompts import Gsm8k, Math500
 from textgym_plugins.reward_model import RewardModel
+from textgym_plugins.reward_model.preferences import Preferences
 from textgym_plugins.rules import RULES
+from textgym_plugins.rules.mmlu import Mmlu
 from textgym_plugins.safety import SafetyReward
 from textgym_plugins.semantic import SemanticSimilarity
 from textgym_plugins.tiny import TINY_SOURCES
@@ -40,7 +44,19 @@ def textgym_rewards() -> list[type[textgym.Reward]]:
 @textgym.hookimpl
 def textgym_prompt_sources() -> list[type[textgym.PromptSource]]:
     """Return the first-party prompt sources."""
-    return [Arithmetic, HumanEval, Mbpp, Rgb, IFEvalPrompts, *TINY_SOURCES]
+    return [
+        Arithmetic,
+        Gsm8k,
+        HumanEval,
+        IFEvalPrompts,
+        Math500,
+        Mbpp,
+        Mmlu,
+        Preferences,
+        Requests,
+        Rgb,
+        *TINY_SOURCES,
+    ]
 
 
 @textgym.hookimpl

@@ -40,10 +40,14 @@ def run(arguments: Namespace) -> int:
     ]
     out.print(table("Plugins", ("name", "distribution", "version", "hooks", "status"), rows))
     for title, contributions in _tables(manager).items():
-        offered = [(name, c.plugin.name, c.plugin.title) for name, c in contributions.items()]
-        name = title.lower().removesuffix("s")
+        columns = [title.lower().removesuffix("s"), "plugin", "distribution"]
+        offered = [[name, c.plugin.name, c.plugin.title] for name, c in contributions.items()]
+        if title == "Benchmarks":
+            columns.append("what it measures")
+            for row in offered:
+                row.append(contributions[row[0]].value.description)
         if offered:
-            out.print(table(title, (name, "plugin", "distribution"), sorted(offered)))
+            out.print(table(title, columns, sorted(offered)))
         else:
             out.print(f"{title}: none")
     return 0

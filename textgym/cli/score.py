@@ -53,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Score the file and print the summary; after an interrupt, of what was scored until then."""
-    rubric = make_rubric(_spec(arguments.reward, arguments.overrides))
+    rubric = make_rubric(rubric_spec(arguments.reward, arguments.overrides))
     file = read_samples(
         arguments.file,
         completion_field=arguments.completion_field,
@@ -75,7 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _spec(reward: str | None, overrides: Sequence[str]) -> dict[str, Any] | None:
+def rubric_spec(reward: str | None, overrides: Sequence[str]) -> dict[str, Any] | None:
+    """Return what `make_rubric` takes, of `--reward` and `--set`; None leaves it to the prompts."""
     config: dict[str, Any] = {}
     for override in overrides:
         config = merge(config, parse_override(override))

@@ -26,6 +26,8 @@ def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
 def run_evaluate(args: argparse.Namespace) -> int:
     """Answer suites, play with the agent of a run, or answer held-out prompts with any model."""
     if args.suites:
+        if is_agent_run(Path(args.policy)):
+            raise ConfigError(f"--suite: the agent of {args.policy} writes no text; leave it out")
         run_suites(args)
         return 0
     given = [name for name in OF_SUITES if getattr(args, name) is not None]

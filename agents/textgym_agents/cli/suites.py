@@ -12,21 +12,24 @@ from typing import Any
 from pydantic import JsonValue, TypeAdapter, ValidationError
 from rich.console import Console
 
-from textgym.benchmark import Benchmark
 from textgym.chat_endpoint import ChatEndpoint
 from textgym.config import merge, parse_override
 from textgym.errors import ConfigError
 from textgym.item_files import metrics_record
 from textgym.items import Metric
 from textgym_agents.evaluation.answerers import Answerer
+from textgym_agents.evaluation.reward_judge import RewardJudge, reward_of
+from textgym_agents.evaluation.scripts import script_of
 from textgym_agents.evaluation.suite import evaluate_suite
 from textgym_agents.evaluation.suites import Suite, find_suites
 from textgym_agents.evaluation.table import metrics_table
 from textgym_agents.run.progress import ConsoleProgress
 
 EVALUATIONS = Path("evaluations")
-OF_SUITES = ("data", "samples", "temperature", "limit", "endpoint", "endpoint_model",
-             "endpoint_key_env", "out", "max_new_tokens", "max_length")  # fmt: skip
+OF_SUITES = (
+    "data", "samples", "temperature", "limit", "endpoint", "endpoint_model", "endpoint_key_env",
+    "judge", "judge_model", "judge_key_env", "out", "max_new_tokens", "max_length",
+)  # fmt: skip
 """Arguments that mean nothing without a suite."""
 
 
@@ -44,6 +47,9 @@ def add_suite_arguments(parser: argparse.ArgumentParser) -> None:
     add("--endpoint", metavar="URL", help="ask an OpenAI-compatible endpoint, up to its /v1")
     add("--endpoint-model", metavar="NAME", help="the model's name there (default: MODEL)")
     add("--endpoint-key-env", metavar="NAME", help="the environment variable that holds its key")
+    add("--judge", metavar="URL", help="the endpoint of the judge, for suites that need one")
+    add("--judge-model", metavar="NAME", help="the judge's name there")
+    add("--judge-key-env", metavar="NAME", help="the environment variable that holds its key")
     add("--out", type=Path, help="folder of the answers (default: beside the run's checkpoints, or "
         "evaluations/MODEL)")  # fmt: skip
 
@@ -54,9 +60,8 @@ def run_suites(args: argparse.Namespace) -> None:
         if getattr(args, name) is not None:
             raise ConfigError(f"--{name} is not for suites, which have prompts of their own")
     out = args.out or _default_folder(args)
-    suites = [_changed(suite, args.reward) for suite in find_suites(args.suites, args.data,
-                                                                    downloads=out)]  # fmt: skip
-    answerer = _endpoint(args) if args.endpoint else _language_model(args)
+    suites = [_changed(args, s) for s in find_suites(args.suites, args.data, downloads=out)]
+    answerer = _answerer(args)
     console = Console(stderr=args.json)
     metrics: dict[str, dict[str, Metric]] = {}
     try:
@@ -93,13 +98,32 @@ def _evaluate(
     )
 
 
-def _changed(suite: Suite, reward: str | None) -> Suite:
-    """Return a suite with the reward that `--reward` names: a name, or YAML of what it is."""
-    if reward is None:
-        return suite
-    value: JsonValue = parse_override(f"reward={reward}")["reward"]
-    benchmark: Benchmark = suite.benchmark.model_copy(update={"reward": value})
+def _changed(args: argparse.Namespace, suite: Suite) -> Suite:
+    """Return a suite with the reward of `--reward`, a name or YAML, or the judge of `--judge`."""
+    benchmark = suite.benchmark
+    if args.reward is not None:
+        reward: JsonValue = parse_override(f"reward={args.reward}")["reward"]
+        benchmark = benchmark.model_copy(update={"reward": reward})
+    if benchmark.needs_judge:
+        if args.judge is None or args.judge_model is None:
+            raise ConfigError(
+                f"the suite '{benchmark.name}' needs a judge: name its endpoint with --judge URL "
+                "and its model with --judge-model NAME, or another reward with --reward"
+            )
+        endpoint = {"url": args.judge, "model": args.judge_model, "api_key_env": args.judge_key_env}
+        benchmark = benchmark.judged_by(endpoint)
     return Suite(benchmark, suite.data)
+
+
+def _answerer(args: argparse.Namespace) -> Answerer:
+    """Return who answers: an endpoint, a script, a reward, or a language model."""
+    if args.endpoint:
+        return _endpoint(args)
+    script = script_of(args.policy)
+    if script is not None:
+        return script
+    reward = reward_of(args.policy, args.device or "auto")
+    return _language_model(args) if reward is None else RewardJudge(reward)
 
 
 def _positive(args: argparse.Namespace, name: str) -> int | None:

@@ -10,7 +10,12 @@ from pydantic import JsonValue
 
 from textgym.benchmark import Benchmark
 from textgym.prompt import Prompt
+from textgym.prompt_source import Demonstrations
 from textgym.sample import FinishReason
+
+
+def _nothing() -> Demonstrations:
+    return Demonstrations()
 
 
 class Question(NamedTuple):
@@ -23,6 +28,8 @@ class Question(NamedTuple):
     """Number of the prompt in its suite."""
     sample: int = 0
     """Which of the answers to this prompt."""
+    demonstrate: Callable[[], Demonstrations] = _nothing
+    """What the prompt's source shows of right and wrong answers; for policies that are a script."""
 
 
 class Answer(NamedTuple):
@@ -69,20 +76,20 @@ class Answerer(Protocol):
 
 @dataclass(frozen=True)
 class Scripted:
-    """A policy that is a function: of the references, or of nothing at all.
+    """A policy that is a function.
 
     Args:
-        function: returns the completion of a prompt.
+        function: returns the answer to a question, or its text.
         name: what it is called in the description.
     """
 
-    function: Callable[[Prompt], str]
+    function: Callable[[Question], Answer | str]
     name: str = "scripted"
     batch_size: int = 256
 
     def describe(self) -> dict[str, JsonValue]:
         """Return the name."""
-        return {"kind": "scripted", "name": self.name}
+        return {"kind": "script", "name": self.name}
 
     def rendering(self, benchmark: Benchmark) -> Mapping[str, JsonValue]:
         """Return the suite's template; a function does not read it."""
@@ -93,4 +100,5 @@ class Scripted:
     ) -> list[Answer]:
         """Return what the function says, whole."""
         del max_new_tokens, temperature, seed
-        return [Answer(self.function(question.prompt)) for question in questions]
+        answers = [self.function(question) for question in questions]
+        return [Answer(each) if isinstance(each, str) else each for each in answers]

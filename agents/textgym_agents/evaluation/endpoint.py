@@ -16,6 +16,10 @@ from textgym_agents.evaluation.answerers import Answer, Question
 
 _PURPOSE = "answering at an endpoint"
 _BATCHES_IN_FLIGHT = 4
+FEWEST_TOKENS = 16
+"""Some endpoints refuse a lower limit."""
+REFUSED = (400, 413, 422)
+"""What an endpoint says of a request that it will never take, such as one that is too long."""
 
 
 class EndpointAnswerer:
@@ -56,9 +60,12 @@ class EndpointAnswerer:
     ) -> list[Answer]:
         """Return what the endpoint says; its samples have no seed."""
         del seed
-        update = {"temperature": temperature, "max_tokens": max_new_tokens}
+        update = {"temperature": temperature, "max_tokens": max(max_new_tokens, FEWEST_TOKENS)}
         endpoint = self.endpoint.model_copy(update=update)
-        return background_loop().run(self._answer_all(endpoint, questions))
+        answers = background_loop().run(self._answer_all(endpoint, questions))
+        if all(answer.failure for answer in answers):  # it is not the prompts that are at fault
+            answers = [answer._replace(finish_reason="abort") for answer in answers]
+        return answers
 
     async def _answer_all(
         self, endpoint: ChatEndpoint, questions: Sequence[Question]
@@ -73,7 +80,8 @@ class EndpointAnswerer:
             caller = endpoint.caller(_PURPOSE)
             reply = await caller.post(CHAT_PATH, endpoint.body(messages), read_reply)
         except CallError as error:
-            return Answer("", "abort", failure=str(error))
+            is_refused = error.status in REFUSED
+            return Answer("", "stop" if is_refused else "abort", failure=str(error))
         return _answer_of(reply)
 
 

@@ -12,6 +12,7 @@ from textgym.benchmark import Benchmark
 from textgym.config import load_config, merge
 from textgym.errors import ConfigError
 from textgym_agents.evaluation.answerers import Answer, Question
+from textgym_agents.evaluation.weights import weights_mark
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.build import build_agent
 from textgym_agents.lm.config import TrainConfig
@@ -67,7 +68,7 @@ class LanguageModel:
         return {
             "kind": "language_model",
             "model": self.model,
-            "weights": _weights(self._checkpoint or Path(self.model)),
+            "weights": weights_mark(self._checkpoint or Path(self.model)),
             "engine": self.config.engine.kind,
             "precision": self.config.policy.precision,
             "max_length": self.max_length,
@@ -165,10 +166,3 @@ def _nested(name: str, value: JsonValue) -> dict[str, JsonValue]:
         value = {part: value}
     assert isinstance(value, dict)
     return value
-
-
-def _weights(folder: Path) -> str:
-    """Return a mark that changes with the weights of a local folder; empty for others."""
-    files = sorted(folder.rglob("*.safetensors")) if folder.is_dir() else []
-    marks = [f"{f.relative_to(folder)}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in files]
-    return " ".join([folder.name, *marks]) if marks else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -25,7 +25,6 @@ from textgym.item_files import (
     write_metrics,
 )
 from textgym.items import Item, Metric
-from textgym.rubric import success_value
 from textgym.sample import Sample
 from textgym.score import Score
 from textgym.scoring import Scorer
@@ -98,6 +97,8 @@ def evaluate_suite(
         ConfigError: the folder holds answers of other settings, or a setting cannot be used.
         TextGymError: answers could not be had; those that could are written.
     """
+    if temperature < 0:
+        raise ConfigError(f"temperature={temperature} is below 0")
     if samples > 1 and temperature == 0:
         raise ConfigError(
             f"samples={samples} with temperature=0 would give the same answer {samples} times; "
@@ -178,7 +179,11 @@ class _SuiteRun:
                 indices = pool.spread(self.asked.limit, stream(self.asked.seed, Purpose.EVALUATION))
             asked = [(pool.prompt(i), pool.render(i, 0, 0), i) for i in indices]
         asked.sort(key=lambda each: (len(each[1]), each[2]))
-        questions = [Question(*each, s) for each in asked for s in range(self.asked.samples)]
+        questions = [
+            Question(*each, s, functools.partial(pool.demonstrations, each[2]))
+            for each in asked
+            for s in range(self.asked.samples)
+        ]
         size = self.answerer.batch_size
         return [questions[i : i + size] for i in range(0, len(questions), size)]
 
@@ -203,11 +208,12 @@ class _SuiteRun:
         scores = iter(scorer.score_batch(samples) if samples else ())
         for question, answer in pairs:
             score = next(scores) if self._is_judged(answer) else _unasked(answer)
+            known = scorer.is_success(question.prompt, score)
             yield Item(
                 question.prompt,
                 answer.text,
                 score,
-                _is_success(question, score, scorer),
+                None if known is None else known and score is not CUT,
                 question.sample,
                 question.index,
                 answer.finish_reason,
@@ -243,13 +249,6 @@ def _is_lost(answer: Answer) -> bool:
 
 def _unasked(answer: Answer) -> Score:
     return Score.unscored(answer.failure) if answer.failure else CUT
-
-
-def _is_success(question: Question, score: Score, scorer: Scorer) -> bool | None:
-    needed = success_value(scorer.components(question.prompt), question.prompt)
-    if not score.is_scored or not math.isfinite(needed):
-        return None
-    return score is not CUT and bool(score.value >= needed)
 
 
 def _check_answered(answers: Sequence[Answer], path: Path) -> None:

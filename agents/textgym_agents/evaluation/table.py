@@ -9,6 +9,9 @@ from rich.table import Table
 
 from textgym.items import Metric
 
+NUMBERS = ("reward", "length")
+"""First parts of the names of figures that are no shares."""
+
 
 def metrics_table(title: str, suites: Mapping[str, Mapping[str, Metric]]) -> Table:
     """Return a table with a row per metric and its 95 % interval."""
@@ -26,10 +29,10 @@ def metrics_table(title: str, suites: Mapping[str, Mapping[str, Metric]]) -> Tab
 
 
 def figure(name: str, value: float) -> str:
-    """Return a share in percent, a reward as a number."""
+    """Return a share in percent, any other figure as a number."""
     if math.isnan(value):
         return "none"
-    return f"{value:.3f}" if name.split("/")[0] == "reward" else f"{value:.1%}"
+    return f"{value:,.3f}" if name.split("/")[0] in NUMBERS else f"{value:.1%}"
 
 
 def interval(name: str, metric: Metric) -> str:

@@ -56,7 +56,8 @@ def ability_of(item: Item) -> str:
     """Return `ABILITY/LANGUAGE` of a prompt."""
     metadata = item.prompt.metadata
     ability = str(metadata.get("task", "questions")).rpartition("/")[2]
-    return f"{ability}/{metadata.get('language') or _language(item.prompt.text)}"
+    question = str(metadata.get("question", item.prompt.text))
+    return f"{ability}/{metadata.get('language') or _language(question)}"
 
 
 def _has_label(label: str, item: Item) -> bool:

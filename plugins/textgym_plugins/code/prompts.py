@@ -3,57 +3,25 @@
 from __future__ import annotations
 
 import ast
-import functools
-from collections.abc import Mapping
-from pathlib import Path
 from typing import ClassVar
 
-from textgym import Prompt, PromptSource
-from textgym.errors import PromptError
-from textgym.jsonl import PromptProblem, read_rows
+from textgym import Prompt
+from textgym_plugins.row_source import Row, RowSource, Task
 
 _INSTRUCTION = "Complete the following Python function. Answer with the whole function.\n\n"
 
 
-class _Rows(PromptSource):
-    """A JSONL file whose rows are problems."""
-
-    path: Path
-    """The file, one problem a line."""
-
-    def num_prompts(self) -> int:
-        """Return how many problems the file holds."""
-        return len(self._prompts)
-
-    def prompt(self, index: int) -> Prompt:
-        """Return problem number `index`."""
-        return self._prompts[index]
-
-    @functools.cached_property
-    def _prompts(self) -> tuple[Prompt, ...]:
-        prompts: list[Prompt] = []
-        for number, row in read_rows(self.path):
-            if isinstance(row, PromptProblem):
-                raise PromptError(str(row))
-            try:
-                prompts.append(self._read(row))
-            except (LookupError, TypeError, SyntaxError, AttributeError) as error:
-                what = f"missing field {error}" if isinstance(error, LookupError) else str(error)
-                raise PromptError(f"{self.path}:{number}: no {self.name} problem: {what}") from None
-        if not prompts:
-            raise PromptError(f"{self.path} holds no problem")
-        return tuple(prompts)
-
-    def _read(self, row: Mapping[str, object]) -> Prompt:
-        raise NotImplementedError
-
-
-class HumanEval(_Rows):
+class HumanEval(RowSource):
     """OpenAI's HumanEval: complete a function from its signature and docstring."""
 
     name: ClassVar[str] = "humaneval"
 
-    def _read(self, row: Mapping[str, object]) -> Prompt:
+    def _read(self, row: Row, number: int) -> Task:
+        solution = row.get("canonical_solution")
+        reference = None if solution is None else f"```python\n{row['prompt']}{solution}\n```"
+        return Task(self._prompt(row), reference)
+
+    def _prompt(self, row: Row) -> Prompt:
         header, entry, test = (str(row[name]) for name in ("prompt", "entry_point", "test"))
         return Prompt(
             id=str(row["task_id"]),
@@ -68,12 +36,16 @@ class HumanEval(_Rows):
         )
 
 
-class Mbpp(_Rows):
+class Mbpp(RowSource):
     """Mostly Basic Python Problems: write a function from one sentence and an example."""
 
     name: ClassVar[str] = "mbpp"
 
-    def _read(self, row: Mapping[str, object]) -> Prompt:
+    def _read(self, row: Row, number: int) -> Task:
+        code = row.get("code")
+        return Task(self._prompt(row), None if code is None else f"```python\n{code}\n```")
+
+    def _prompt(self, row: Row) -> Prompt:
         tests = row["test_list"]
         imports = row.get("test_imports") or []
         setup = str(row.get("test_setup_code") or "")

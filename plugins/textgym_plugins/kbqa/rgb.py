@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from textgym import Message, Prompt, PromptSource
+from textgym import Demonstrations, Message, Prompt, PromptSource
 from textgym.errors import PromptError
 from textgym.jsonl import PromptProblem
 from textgym.prompt_files import summarise
@@ -92,6 +92,15 @@ class Rgb(PromptSource):
                 **({"fake_answer": row.fake_answer} if self.task == "counterfactual" else {}),
             },
         )
+
+    def demonstrations(self, index: int) -> Demonstrations:
+        """Return an answer that names every part, or a refusal where no passage holds one."""
+        row = self._usable.rows[index]
+        language = "zh" if row.is_chinese else "en"
+        if self._select(row).num_holding == 0:
+            return Demonstrations((_REFUSALS[language],))
+        separator = "、" if row.is_chinese else ", "
+        return Demonstrations((separator.join(aliases[0] for aliases in row.answers),))
 
     def split_keys(self) -> NDArray[np.uint64]:
         """Return a hash of each question, so that its tasks and seeds fall on one side."""
@@ -174,6 +183,7 @@ _INSTRUCTIONS = {
     "zh": "请根据下面的文档回答问题。文档可能不完整，也可能与问题无关。如果文档中没有答案，请说明"
     "无法根据文档回答。如果文档与事实不符，请指出其中有错误，并给出正确答案。",
 }
+_REFUSALS = {"en": "I cannot answer from the documents.", "zh": "根据这些文档无法回答。"}
 _LABELS = {"en": ("Document", "Question: "), "zh": ("文档", "问题：")}
 
 

@@ -54,7 +54,7 @@ def read_pairs(path: str | Path) -> PairFile:
     Raises:
         PromptError: the file cannot be read, or no line of it can be used.
     """
-    return PairFile(*read_usable(path, _pair, what="pair"))
+    return PairFile(*read_usable(path, read_pair, what="pair"))
 
 
 def write_pairs(path: str | Path, pairs: Iterable[Pair]) -> None:
@@ -155,7 +155,12 @@ def _key(prompt: Prompt) -> str:
     return json.dumps([(message.role, message.content) for message in prompt.messages])
 
 
-def _pair(row: Mapping[str, object], name: str) -> Pair:
+def read_pair(row: Mapping[str, object], name: str) -> Pair:
+    """Return the pair of a row, its prompt named so.
+
+    Raises:
+        LineError: names the field that is missing or of the wrong type.
+    """
     prompt, chosen, rejected = parse_preference(row, name)
     margin = row.get("margin")
     margin = 0.0 if margin is None else margin

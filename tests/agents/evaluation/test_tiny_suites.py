@@ -50,7 +50,8 @@ def answers(benchmark: Benchmark, *, right: bool = True) -> dict[str, str]:
 def run(
     name: str, function: Callable[[Prompt], str], *, limit: int | None = 40, path: str = "out"
 ) -> dict[str, Metric]:
-    return evaluate_suite(Scripted(function), suite(name), Path(path), limit=limit)
+    answerer = Scripted(lambda question: function(question.prompt))
+    return evaluate_suite(answerer, suite(name), Path(path), limit=limit)
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -207,7 +208,9 @@ def test_lost_answers_are_asked_again_and_impossible_ones_are_not(tmp_path: Path
 
 def test_samples_need_a_temperature(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="samples=2 with temperature=0"):
-        evaluate_suite(Scripted(str), suite("tiny_safety"), tmp_path / "s", samples=2)
+        evaluate_suite(Scripted(lambda q: ""), suite("tiny_safety"), tmp_path / "s", samples=2)
+    with pytest.raises(ConfigError, match="temperature=-1 is below 0"):
+        evaluate_suite(Scripted(lambda q: ""), suite("tiny_safety"), tmp_path / "s", temperature=-1)
 
 
 def test_names_and_groups(tmp_path: Path) -> None:
