@@ -21,8 +21,8 @@ from textgym_agents.compare_tuning.jobs import RESULT_FILE, START, Job, TuningRe
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.build import build_agent
 from textgym_agents.lm.cold_start import ColdStart, make_demonstrator
+from textgym_agents.lm.envs import make_envs
 from textgym_agents.lm.modes import count_parameters
-from textgym_agents.lm.rollout import make_envs
 from textgym_agents.lm.trainer import learn
 from textgym_agents.memory.process import peak_bytes, resident_bytes
 from textgym_agents.run.directory import RunDirectory, write_atomically

@@ -17,7 +17,7 @@ from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.build import build_agent
 from textgym_agents.lm.config import TrainConfig
 from textgym_agents.lm.engines.config import EngineConfig
-from textgym_agents.lm.rollout import completion_text, encode
+from textgym_agents.lm.texts import completion_text, encode
 from textgym_agents.lm.tiny import BUILT_IN
 from textgym_agents.run.directory import RunDirectory
 

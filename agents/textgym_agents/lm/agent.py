@@ -30,8 +30,9 @@ from textgym_agents.lm.measure import evaluate_in_parts, states_in_parts
 from textgym_agents.lm.network import ActionAndValue, PolicyValueNetwork, sample_ids
 from textgym_agents.lm.optimizer import make_optimizer, set_learning_rate
 from textgym_agents.lm.reference import RemoteReference
-from textgym_agents.lm.rollout import Rollout, completion_text, encode
 from textgym_agents.lm.samples import Samples, gather_samples
+from textgym_agents.lm.texts import completion_text, encode
+from textgym_agents.lm.transcript import Rollout
 from textgym_agents.processes import ONE, Processes
 
 

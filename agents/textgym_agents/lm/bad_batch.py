@@ -16,7 +16,7 @@ from textgym_agents.core.guard import NotFiniteError
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.measure import evaluate_in_parts
 from textgym_agents.lm.network import PolicyValueNetwork
-from textgym_agents.lm.rollout import decode
+from textgym_agents.lm.texts import decode
 from textgym_agents.run.directory import RunDirectory, write_records
 
 

@@ -27,7 +27,7 @@ from textgym_agents.core.masked import masked_sum
 from textgym_agents.lm.config import ColdStartConfig
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.optimizer import make_optimizer, set_learning_rate
-from textgym_agents.lm.rollout import encode
+from textgym_agents.lm.texts import encode
 from textgym_agents.processes import ONE, Processes
 
 DIGITS = "0123456789"

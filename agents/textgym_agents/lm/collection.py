@@ -28,7 +28,7 @@ from textgym_agents.lm.config import RolloutConfig
 from textgym_agents.lm.engine import GenerationEngine
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.overlap import collect_parts
-from textgym_agents.lm.rollout import Rollout, Transcript
+from textgym_agents.lm.transcript import Rollout, Transcript
 from textgym_agents.processes import ONE, Processes
 
 BUFFER_SHARE = 0.2  # 4,096 of 20,480 tokens in the paper

@@ -15,8 +15,10 @@ from gymnasium.vector import VectorEnv
 from textgym.errors import ConfigError
 from textgym.seeding import Purpose, derive_seed, stream
 from textgym_agents.lm.agent import PPOAgent
+from textgym_agents.lm.envs import make_envs
 from textgym_agents.lm.exact import ExactTask
-from textgym_agents.lm.rollout import Rollout, Transcript, collect, make_envs
+from textgym_agents.lm.rollout import collect
+from textgym_agents.lm.transcript import Rollout, Transcript
 
 WITH_SPLITS = ("TextGen-v0", "QueryRewrite-v0")
 """Environments that hold prompts out for evaluation."""

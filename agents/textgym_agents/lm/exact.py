@@ -21,9 +21,9 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from textgym.errors import ConfigError
 from textgym_agents.env_source import exact_solution_of
 from textgym_agents.lm.config import EnvConfig
+from textgym_agents.lm.envs import make_envs
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.policy_files import load_tokenizer
-from textgym_agents.lm.rollout import make_envs
 
 AnyEnv: TypeAlias = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
 Floats: TypeAlias = NDArray[np.float64]

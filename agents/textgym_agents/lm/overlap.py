@@ -21,7 +21,8 @@ from textgym_agents.lm.clock import Clock
 from textgym_agents.lm.config import RolloutConfig
 from textgym_agents.lm.engine import GenerationEngine
 from textgym_agents.lm.network import PolicyValueNetwork
-from textgym_agents.lm.rollout import Episodes, Reset, Rollout, Step, drop_stale
+from textgym_agents.lm.rollout import Episodes, Reset, Step, drop_stale
+from textgym_agents.lm.transcript import Rollout
 
 
 class _Part(NamedTuple):

@@ -12,7 +12,7 @@ from textgym_agents.lm.alarms import Alarms
 from textgym_agents.lm.checkpoint import BestCheckpoint, TrainState
 from textgym_agents.lm.config import TrainConfig
 from textgym_agents.lm.evaluation import EvaluationResult
-from textgym_agents.lm.rollout import Rollout
+from textgym_agents.lm.transcript import Rollout
 from textgym_agents.processes import Processes
 from textgym_agents.run.directory import RunDirectory
 from textgym_agents.run.metrics import MetricsLog, SilentLog, rows_of

@@ -17,7 +17,7 @@ from textgym_agents.core.config import PPOConfig
 from textgym_agents.core.estimators import Estimator, GaeEstimator
 from textgym_agents.core.groups import group_normalise
 from textgym_agents.lm.collection import scores_of
-from textgym_agents.lm.rollout import Rollout
+from textgym_agents.lm.transcript import Rollout
 
 
 class Samples(NamedTuple):

@@ -33,11 +33,11 @@ from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.checkpoint import OPTIMIZER_FILE
 from textgym_agents.lm.collection import Collector
 from textgym_agents.lm.config import EnvConfig, PolicyConfig, RolloutConfig, TrainConfig
+from textgym_agents.lm.envs import make_envs
 from textgym_agents.lm.exact import ExactTask, Floats, Ints, SymbolIds, action_probabilities
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.policy_files import POLICY_FOLDER, load_tokenizer
 from textgym_agents.lm.presets import TOY
-from textgym_agents.lm.rollout import make_envs
 from textgym_agents.run.directory import STATE_FILE
 
 

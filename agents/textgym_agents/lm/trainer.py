@@ -26,10 +26,10 @@ from textgym_agents.lm.clock import Clock
 from textgym_agents.lm.cold_start import ColdStart, make_demonstrator
 from textgym_agents.lm.collection import Collector, group_metrics, rows_per_part
 from textgym_agents.lm.config import TrainConfig
+from textgym_agents.lm.envs import make_envs
 from textgym_agents.lm.evaluation import evaluate, make_held_out
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.recorder import Recorder
-from textgym_agents.lm.rollout import make_envs
 from textgym_agents.processes import PeerError, Processes
 from textgym_agents.run.directory import RunDirectory
 from textgym_agents.run.disk import check_room, disk_errors

@@ -24,7 +24,7 @@ from textgym_agents.compare_tuning.run import JOB_FILE, run_jobs
 from textgym_agents.lm.collection import Collector
 from textgym_agents.lm.config import FullMode, LastLayersMode, LoraMode, TrainConfig
 from textgym_agents.lm.presets import ARITHMETIC
-from textgym_agents.lm.rollout import Rollout
+from textgym_agents.lm.transcript import Rollout
 from textgym_agents.run.directory import write_atomically
 
 SMALL = {

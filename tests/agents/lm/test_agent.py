@@ -20,8 +20,8 @@ from textgym_agents.lm.config import (
     TrainConfig,
 )
 from textgym_agents.lm.network import PolicyValueNetwork
-from textgym_agents.lm.rollout import Rollout, Transcript
 from textgym_agents.lm.samples import gather_samples
+from textgym_agents.lm.transcript import Rollout, Transcript
 
 MakePolicy = Callable[..., PolicyValueNetwork]
 MakeEpisode = Callable[..., Episode]

@@ -16,8 +16,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from textgym_agents.lm.collection import Collector, group_metrics, mark_samples
 from textgym_agents.lm.config import EnvConfig, OverlongConfig, PolicyConfig, RolloutConfig
 from textgym_agents.lm.engine import TransformersEngine
+from textgym_agents.lm.envs import make_envs
 from textgym_agents.lm.network import PolicyValueNetwork
-from textgym_agents.lm.rollout import Rollout, Transcript, make_envs
+from textgym_agents.lm.transcript import Rollout, Transcript
 
 MakePolicy = Callable[..., PolicyValueNetwork]
 MakeEnvs = Callable[[EnvConfig, int], Any]

@@ -17,7 +17,7 @@ from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.config import LastLayersMode, PolicyConfig, RolloutConfig, TrainConfig
 from textgym_agents.lm.measure import evaluate_in_parts, states_in_parts
 from textgym_agents.lm.network import PolicyValueNetwork
-from textgym_agents.lm.rollout import Rollout, Transcript
+from textgym_agents.lm.transcript import Rollout, Transcript
 
 MakePolicy = Callable[..., PolicyValueNetwork]
 RandomBatch = Callable[..., Batch]

@@ -18,8 +18,8 @@ from textgym_agents.core.config import KLStopConfig, OptimizerConfig, PPOConfig
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.collection import Collector
 from textgym_agents.lm.config import EnvConfig, PolicyConfig, RolloutConfig, TrainConfig
+from textgym_agents.lm.envs import make_envs
 from textgym_agents.lm.network import PolicyValueNetwork
-from textgym_agents.lm.rollout import make_envs
 
 MakePolicy = Callable[..., PolicyValueNetwork]
 LEGAL_IDS = tuple(range(7))

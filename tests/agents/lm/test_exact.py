@@ -19,10 +19,12 @@ from textgym.sample import Completion
 from textgym_agents.core.buffer import collate
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.config import EnvConfig, EvaluationConfig, PolicyConfig, TrainConfig
+from textgym_agents.lm.envs import make_envs
 from textgym_agents.lm.evaluation import evaluate, make_held_out
 from textgym_agents.lm.exact import ExactTask, SymbolIds, action_probabilities, limits_for
 from textgym_agents.lm.network import PolicyValueNetwork
-from textgym_agents.lm.rollout import collect, encode, make_envs
+from textgym_agents.lm.rollout import collect
+from textgym_agents.lm.texts import encode
 from textgym_agents.lm.tiny import tiny_tokenizer
 
 SUMS = EnvConfig(

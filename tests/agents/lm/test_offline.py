@@ -25,13 +25,13 @@ from textgym_agents.cli.train import train as train_command
 from textgym_agents.core.buffer import Batch, Episode, collate
 from textgym_agents.core.guard import NotFiniteError
 from textgym_agents.lm.config import EnvConfig, FullMode, LastLayersMode, LoraMode, PolicyConfig
+from textgym_agents.lm.envs import make_envs
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.offline import run as run_module
 from textgym_agents.lm.offline.config import DPORunConfig, SFTRunConfig, TuningConfig
 from textgym_agents.lm.offline.data import Examples, read_examples
 from textgym_agents.lm.offline.run import tune
 from textgym_agents.lm.offline.trl_trainers import make_trainer
-from textgym_agents.lm.rollout import make_envs
 from textgym_agents.processes import ONE
 from textgym_agents.run.directory import RunDirectory
 from textgym_agents.run.progress import SilentProgress

@@ -13,9 +13,11 @@ import torch
 from textgym_agents.lm.clock import Clock
 from textgym_agents.lm.config import EnvConfig, RolloutConfig
 from textgym_agents.lm.engine import Generation, TransformersEngine
+from textgym_agents.lm.envs import make_envs
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.overlap import collect_parts
-from textgym_agents.lm.rollout import Rollout, collect, make_envs
+from textgym_agents.lm.rollout import collect
+from textgym_agents.lm.transcript import Rollout
 
 MakePolicy = Callable[..., PolicyValueNetwork]
 CONFIG = RolloutConfig(max_new_tokens=1, max_length=16)

@@ -18,8 +18,10 @@ from textgym_agents.core.buffer import MemoryBuffer
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.config import EnvConfig, PolicyConfig, RolloutConfig, TrainConfig
 from textgym_agents.lm.engine import Generation, TransformersEngine
+from textgym_agents.lm.envs import make_envs
 from textgym_agents.lm.network import PolicyValueNetwork
-from textgym_agents.lm.rollout import Rollout, collect, make_envs
+from textgym_agents.lm.rollout import collect
+from textgym_agents.lm.transcript import Rollout
 
 MakePolicy = Callable[..., PolicyValueNetwork]
 TOY = "textgym:ToyTwoTurn-v0"

@@ -31,9 +31,9 @@ from textgym_agents.lm.config import (
 )
 from textgym_agents.lm.engine import Generation
 from textgym_agents.lm.network import PolicyValueNetwork
-from textgym_agents.lm.rollout import Rollout, Transcript
 from textgym_agents.lm.samples import Samples, gather_samples
 from textgym_agents.lm.trainer import Trainer, learn
+from textgym_agents.lm.transcript import Rollout, Transcript
 from textgym_agents.run.directory import RunDirectory
 
 MakePolicy = Callable[..., PolicyValueNetwork]

@@ -18,8 +18,10 @@ from textgym.seeding import Purpose, derive_seed
 from textgym_agents.core.config import KLStopConfig, OptimizerConfig, PPOConfig, ValueConfig
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.config import EnvConfig, PolicyConfig, RolloutConfig, TrainConfig
+from textgym_agents.lm.envs import make_envs
 from textgym_agents.lm.network import PolicyValueNetwork
-from textgym_agents.lm.rollout import Rollout, Transcript, collect, make_envs
+from textgym_agents.lm.rollout import collect
+from textgym_agents.lm.transcript import Rollout, Transcript
 
 MakePolicy = Callable[..., PolicyValueNetwork]
 GAMMA = 0.99

@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.config import TrainConfig
 from textgym_agents.lm.network import PolicyValueNetwork
-from textgym_agents.lm.rollout import Rollout, Transcript
+from textgym_agents.lm.transcript import Rollout, Transcript
 from textgym_agents.memory.plan import Lengths
 from textgym_agents.memory.process import peak_bytes, resident_bytes
 

@@ -29,9 +29,10 @@ from textgym.training_rows import (
     spread_pairs,
 )
 from textgym.validation import shown
+from textgym_agents.lm.envs import make_envs
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.offline.config import DPORunConfig, TuningConfig
-from textgym_agents.lm.rollout import encode, make_envs
+from textgym_agents.lm.texts import encode
 
 SPLITS = ("train", "evaluation")
 PREFERENCE = ("chosen", "rejected")

@@ -16,8 +16,9 @@ from textgym_agents.lm.engines.config import SyncMode, VllmServerEngineConfig
 from textgym_agents.lm.engines.errors import EngineError, ServerLostError
 from textgym_agents.lm.engines.sampling import draw_seeds
 from textgym_agents.lm.engines.vllm_server import VllmServerEngine
+from textgym_agents.lm.envs import make_envs
 from textgym_agents.lm.network import PolicyValueNetwork
-from textgym_agents.lm.rollout import collect, make_envs
+from textgym_agents.lm.rollout import collect
 
 from .conftest import FakeServer, sample_alone
 
