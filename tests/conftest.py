@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,15 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = Path(os.environ.get("TEXTGYM_SHARED_DATA", ROOT.parent / "shared" / "data"))
 THIRD_PARTY = ROOT / "tests" / "third_party"
 collect_ignore = ["third_party"]  # has a project of its own, which is not installed here
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach the processes of tests also where the tests run in the background.
+
+    A shell without job control starts them with SIGINT ignored, which every child inherits.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
