@@ -104,8 +104,8 @@ def build_config(*, hidden_size: int = 256, num_layers: int = 4) -> Qwen2Config:
     return config
 
 
-def build_tokenizer(*, has_eos: bool = True) -> Qwen2Tokenizer:
-    """Return a Qwen2 tokenizer with `VOCAB_SIZE` ids: one for each byte, and words to fill it up.
+def build_tokenizer(*, has_eos: bool = True, num_ids: int = VOCAB_SIZE) -> Qwen2Tokenizer:
+    """Return a Qwen2 tokenizer: one id for each byte, and words to fill it up.
 
     Text encodes to bytes, as there are no merges; the words can be generated and decoded.
     """
@@ -113,7 +113,7 @@ def build_tokenizer(*, has_eos: bool = True) -> Qwen2Tokenizer:
     from transformers import Qwen2Tokenizer
 
     known = [PAD_TOKEN, EOS_TOKEN, *sorted(ByteLevel.alphabet())]
-    words = known + [f"w{index}" for index in range(len(known), VOCAB_SIZE)]
+    words = known + [f"w{index}" for index in range(len(known), num_ids)]
     special: dict[str, Any] = {"unk_token": PAD_TOKEN, "pad_token": PAD_TOKEN}
     special["eos_token"] = EOS_TOKEN if has_eos else None  # None is allowed, its stub says not
     return Qwen2Tokenizer(
