@@ -75,7 +75,9 @@ def build_rows(
     note = f"TRL {peer['versions']['trl']} PPOTrainer, {ours['device']}, {options.precision}"
     a, b = medians(ours), medians(peer)
     tokens = options.num_response_tokens
-    rows = [Row(SPEED, tokens / a["total"], tokens / b["total"], "tokens/s", SPEED_TARGET, note=note)]
+    rows = [
+        Row(SPEED, tokens / a["total"], tokens / b["total"], "tokens/s", SPEED_TARGET, note=note)
+    ]
     for phase, name in PHASES.items():
         rows.append(Row(name, tokens / a[phase], tokens / b[phase], "tokens/s", 1.0, note=note))
     gib = (ours["peak_bytes"] / 2**30, peer["peak_bytes"] / 2**30)

@@ -28,7 +28,8 @@ from benchmarks.ppo_speed import ROOT
 from benchmarks.table import Row, print_table
 from benchmarks.time_to_95_work import Measurement, save_cold_start
 
-LEARNING_RATES = (4e-4, 1e-3, 2e-3)
+LEARNING_RATES = (5e-4, 2e-4, 1e-3)
+"""The expected best first, which ends the others early."""
 SEEDS = (0, 1, 2)
 TARGET = 0.5
 OURS = "benchmarks.time_to_95_ours"
@@ -140,7 +141,11 @@ def race(model: Path, seed: int, budget: float, peer: Peer | None = None) -> Mea
 
 def describe(measured: Measurement, seed: int, budget: float, peer: Peer | None) -> str:
     """Return one line of progress."""
-    seconds, (_, first), (_, last) = measured["seconds"], measured["curve"][0], measured["curve"][-1]
+    seconds, (_, first), (_, last) = (
+        measured["seconds"],
+        measured["curve"][0],
+        measured["curve"][-1],
+    )
     when = f"not within {budget:.1f} s" if seconds is None else f"after {seconds:.1f} s"
     at = "" if peer is None else f", {name(peer)}"
     return (

@@ -30,9 +30,7 @@ def measure(arguments: argparse.Namespace) -> work.Measurement:
     race.start()
     done = 0
     while done < config.iterations:
-        agent.update(
-            collector.collect(done), iteration=done, progress=done / config.iterations
-        )
+        agent.update(collector.collect(done), iteration=done, progress=done / config.iterations)
         done += 1
         if race.is_over():
             break

@@ -84,7 +84,7 @@ class RaceCallback(TrainerCallback):
         """Start the clock."""
         self.race.start()
 
-    def on_step_end(self, _: Any, __: Any, control: Any, **___: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Evaluate if it is time to."""
         self.num_steps += 1
         control.should_training_stop = self.race.is_over()

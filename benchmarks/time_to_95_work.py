@@ -1,8 +1,8 @@
 """The task of the benchmark of time to 95 %: its policy, prompts, reward, evaluation and clock.
 
 The task is the one of `textgym train`: sums of two numbers below 50, in the preset `arithmetic`,
-from the policy that its cold start leaves, which is right in about half of its answers. Both sides start from that
-policy's folder, in this environment.
+from the policy that its cold start leaves, which is right in about half of its answers. Both sides
+start from that policy's folder, in this environment.
 """
 
 from __future__ import annotations
