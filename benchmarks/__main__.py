@@ -1,6 +1,7 @@
 """`python -m benchmarks [name ...]`: run the benchmarks and print one table against the peers.
 
-Exit status 1 says that a target was missed or a benchmark failed; the others still run.
+Exit status 1 says that a target was missed or a benchmark failed; the others still run. What cannot
+be measured here, for want of a GPU, is a row that says so and misses nothing.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ NAMES = (
     "tabular",
     "engines",
     "ppo_speed",
+    "time_to_95",
+    "ppo_gpu",
 )
 """Modules of this package; each has a `run()` that returns rows."""
 
@@ -66,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_json(rows, options.json)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
-    return 1 if failed or not all(row.is_met for row in rows) else 0
+    return 1 if failed or not all(row.is_met or row.missing for row in rows) else 0
 
 
 if __name__ == "__main__":

@@ -119,6 +119,7 @@ def build_trainer(output_dir: str, num_iterations: int, lengths: work.Work) -> G
 
 def measure(lengths: work.Work, num_threads: int, num_iterations: int) -> work.Measurement:
     """Return the speed and memory of TRL over `num_iterations`, after one for warming up."""
+    import_rss_mib = work.read_peak_rss_mib()
     torch.set_num_threads(num_threads)
     with tempfile.TemporaryDirectory() as output_dir:
         trainer = build_trainer(output_dir, num_iterations + 1, lengths)
@@ -138,6 +139,7 @@ def measure(lengths: work.Work, num_threads: int, num_iterations: int) -> work.M
         num_response_tokens=round(statistics.mean(counts.num_response_tokens)),
         num_optimizer_steps=clock.num_steps // len(clock.times),
         peak_rss_mib=work.read_peak_rss_mib(),
+        import_rss_mib=import_rss_mib,
         start_rss_mib=start_rss_mib,
         versions={name: version(name) for name in ("trl", "torch", "transformers")},
     )

@@ -135,6 +135,7 @@ def measure(
     lengths: work.Work, algorithm: str, num_threads: int, num_iterations: int
 ) -> work.Measurement:
     """Return our speed and memory over `num_iterations`, after one for warming up."""
+    import_rss_mib = work.read_peak_rss_mib()
     torch.set_num_threads(num_threads)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), lengths, algorithm)
@@ -152,6 +153,7 @@ def measure(
         num_response_tokens=round(statistics.mean(bench.num_response_tokens)),
         num_optimizer_steps=bench.num_optimizer_steps // (num_iterations + 1),
         peak_rss_mib=work.read_peak_rss_mib(),
+        import_rss_mib=import_rss_mib,
         start_rss_mib=start_rss_mib,
         versions={name: version(name) for name in ("textgym", "torch", "transformers")},
     )

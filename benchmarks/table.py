@@ -8,6 +8,7 @@ row knows which, so the verdict cannot be read the wrong way round.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,15 @@ class Row:
     is_cost: bool = False
     """True where lower is better; the ratio must then be at most `target`, otherwise at least."""
     note: str = ""
+    missing: str = ""
+    """Why nothing could be measured here, such as `no GPU`; ours and the peer are then nan."""
+
+    @classmethod
+    def not_measured(
+        cls, name: str, unit: str, target: float, reason: str, *, is_cost: bool = False
+    ) -> Row:
+        """Return the row of what cannot be measured here."""
+        return cls(name, math.nan, math.nan, unit, target, is_cost=is_cost, missing=reason)
 
     @property
     def ratio(self) -> float:
@@ -45,18 +55,18 @@ class Row:
 
 
 def write_json(rows: Iterable[Row], path: Path) -> None:
-    """Write the rows, with their ratios and verdicts, as a JSON list."""
+    """Write the rows, with their ratios and verdicts, as a JSON list; null: not measured."""
     records = [
         {
             "name": row.name,
-            "ours": row.ours,
-            "peer": row.peer,
+            "ours": None if row.missing else row.ours,
+            "peer": None if row.missing else row.peer,
             "unit": row.unit,
-            "ratio": row.ratio,
+            "ratio": None if row.missing else row.ratio,
             "target": row.target,
             "is_cost": row.is_cost,
-            "is_met": row.is_met,
-            "note": row.note,
+            "is_met": None if row.missing else row.is_met,
+            "note": row.note or row.missing,
         }
         for row in rows
     ]
@@ -75,21 +85,29 @@ def print_table(rows: Iterable[Row], console: Console | None = None) -> None:
     table.add_column("verdict", no_wrap=True)
     for row in rows:
         bound = "<=" if row.is_cost else ">="
-        verdict = "[green]met[/]" if row.is_met else "[bold red]missed[/]"
+        measured = (format_number(row.ours), format_number(row.peer), f"{row.ratio:.2f}x")
+        ours, peer, ratio = ("-", "-", "-") if row.missing else measured
         name = f"{row.name} ({row.note})" if row.note else row.name
         table.add_row(
             escape(name),
-            format_number(row.ours),
-            format_number(row.peer),
+            ours,
+            peer,
             row.unit,
-            f"{row.ratio:.2f}x",
+            ratio,
             f"{bound} {row.target:g}x",
-            verdict,
+            verdict_of(row),
         )
     console = console or Console()
     if not console.is_terminal:
         console.width = LOG_WIDTH
     console.print(table)
+
+
+def verdict_of(row: Row) -> str:
+    """Return what the table says of a row, in rich's markup."""
+    if row.missing:
+        return f"[yellow]not measured: {escape(row.missing)}[/]"
+    return "[green]met[/]" if row.is_met else "[bold red]missed[/]"
 
 
 def format_number(value: float) -> str:

@@ -202,6 +202,7 @@ class _Model:
     def _rollout(self) -> dict[str, int]:
         """Return the cache when all completions are complete, and the logits of a step."""
         rows, prompt = self.config.rollout.num_rows, self.lengths.prompt
+        self.lm.eval()  # a layer that would be recomputed ignores its cache
         with self.fake, torch.no_grad():
             ids = torch.zeros(rows, prompt, dtype=torch.long)
             cache = make_cache(self.lm.config)
@@ -214,6 +215,7 @@ class _Model:
             kept = live.now - hidden.untyped_storage().nbytes()
             with LiveBytes(self._known(hidden)) as step:
                 scaled_logits(hidden, self.head, None, 1.0)
+        self.lm.train(self.config.policy.gradient_checkpointing)
         cache_bytes = round(kept * _room_at_end(self.lengths) / room_for(prompt))
         logits = 4 * step.now  # and their probabilities, cumulated in float64
         return {"KV cache": cache_bytes, "activations": max(0, in_pass - logits), "logits": logits}

@@ -161,6 +161,14 @@ def test_more_tokens_and_more_vocabulary_need_more() -> None:
     assert peak(DEEP, batch_size=16, checkpointing=True) < peak(DEEP, batch_size=16)
 
 
+def test_checkpointing_leaves_the_cache_of_the_rollout() -> None:
+    def cache(**changes: Any) -> int:
+        planned = plan_memory(config_of(FullMode(), **changes), model_config(DEEP))
+        return parts(planned, "rollout")["KV cache"]
+
+    assert cache(checkpointing=True) == cache() > 0
+
+
 QWEN_7B = {
     "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
     "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152_064,
