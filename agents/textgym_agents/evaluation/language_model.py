@@ -9,7 +9,7 @@ import torch
 from pydantic import JsonValue
 
 from textgym.benchmark import Benchmark
-from textgym.config import load_config, merge
+from textgym.config import load_config, merge, read_yaml
 from textgym.errors import ConfigError
 from textgym_agents.evaluation.answerers import Answer, Question
 from textgym_agents.evaluation.weights import weights_mark
@@ -149,15 +149,23 @@ def _config(
     given: Mapping[str, JsonValue],
     overrides: Mapping[str, JsonValue],
 ) -> TrainConfig:
-    file, preset = Path(model) / "config.yaml", dict(given)
+    preset = dict(given)
     if checkpoint is None:
         preset["policy"] = {"model": model}
         file_config: dict[str, JsonValue] = {}
     else:
-        file_config = load_config(TrainConfig, path=file).model_dump(mode="json")
+        file_config = _run_config(Path(model)).model_dump(mode="json")
     values = merge(file_config, preset)
     for name, value in overrides.items():
         values = merge(values, _nested(name, value))
+    return load_config(TrainConfig, preset=values)
+
+
+def _run_config(path: Path) -> TrainConfig:
+    """Return the configuration of a run; of one of SFT or DPO, what PPO knows of it too."""
+    values = read_yaml(path / "config.yaml")
+    if RunDirectory(path).kind != "train":
+        values = {name: values[name] for name in ("env", "policy") if name in values}
     return load_config(TrainConfig, preset=values)
 
 

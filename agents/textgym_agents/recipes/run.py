@@ -9,6 +9,7 @@ with it.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 
 from textgym.config import dump_config, load_config
 from textgym.errors import ConfigError, TextGymError
+from textgym.item_files import read_metrics
 from textgym_agents.recipes.config import (
     COMMANDS_WITH_ENGINE,
     COMMANDS_WITH_RUN,
@@ -206,9 +208,9 @@ class RecipeRun:
         args = ["evaluate", model, "--suite", ",".join(measure.suites), "--out", str(folder)]
         args += ["--samples", str(measure.samples), "--temperature", str(measure.temperature)]
         args += ["--seed", str(self.settings.seed)]
-        for name in ("limit", "max_new_tokens", "max_length"):
-            if (value := getattr(measure, name)) is not None:
-                args += [f"--{name.replace('_', '-')}", str(value)]
+        for field in ("limit", "max_new_tokens", "max_length"):
+            if (value := getattr(measure, field)) is not None:
+                args += [f"--{field.replace('_', '-')}", str(value)]
         self._call([*args, *self.settings.engine], f"measuring '{name}'")
         return read_figures(folder, measure.suites)
 
@@ -251,16 +253,21 @@ def run_figures(folder: Path) -> Figures:
     """Return the numbers of a run's last evaluation, by `run/METRIC`; none where it has none."""
     rows = rows_of(RunDirectory(folder).read_metrics(), "evaluation")
     numbers = rows[-1].items() if rows else ()
-    return {f"run/{key}": value for key, value in numbers if isinstance(value, float)}
+    return {
+        f"run/{key}": value
+        for key, value in numbers
+        if isinstance(value, float) and math.isfinite(value)
+    }
 
 
 def read_figures(folder: Path, suites: Sequence[str]) -> Figures:
     """Return what `textgym evaluate --out` measured, by `SUITE/METRIC`."""
-    figures: Figures = {}
-    for suite in suites:
-        metrics = json.loads((folder / suite / "metrics.json").read_text(encoding="utf-8"))
-        figures |= {f"{suite}/{key}": row["value"] for key, row in metrics["metrics"].items()}
-    return figures
+    return {
+        f"{suite}/{name}": metric.value
+        for suite in suites
+        for name, metric in (read_metrics(folder / suite) or {}).items()
+        if math.isfinite(metric.value)
+    }
 
 
 def _as_yaml(values: Mapping[str, Any]) -> str:

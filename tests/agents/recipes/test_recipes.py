@@ -13,6 +13,8 @@ import yaml
 
 from textgym.config import load_config
 from textgym.errors import ConfigError, UnknownNameError
+from textgym.item_files import write_metrics
+from textgym.items import Metric
 from textgym_agents.lm.config import TrainConfig
 from textgym_agents.recipes.config import PLACEHOLDER, filled, load_recipe, recipe_names
 from textgym_agents.recipes.report import table_rows, write_report
@@ -60,8 +62,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[float]], Calls]
             if args[0] == "evaluate":
                 folder = Path(args[args.index("--out") + 1]) / "sums"
                 folder.mkdir(parents=True)
-                metrics = {"success": {"value": left.pop(0)}}
-                (folder / "metrics.json").write_text(json.dumps({"metrics": metrics}))
+                write_metrics(folder, {"success": Metric(left.pop(0), 0.0, 1.0, 4)})
             else:
                 folder = Path(args[args.index("--run") + 1])
                 folder.mkdir()
@@ -256,3 +257,37 @@ def test_a_service_listens_while_its_stage_runs(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did not start"):
         with serve(["rewards", "--reward", "nonsense"], tmp_path / "log"):
             pass
+
+
+@pytest.mark.slow
+def test_a_recipe_from_its_first_stage_to_its_table(tmp_path: Path) -> None:
+    rollout = {"num_episodes": 8, "num_envs": 8, "max_new_tokens": 4, "max_length": 32}
+    config = {
+        "iterations": 0,
+        "env": {"prompts": [{"source": "arithmetic", "config": {"below": 10}}]},
+        "cold_start": {"steps": 2, "batch_size": 8},
+        "rollout": rollout,
+        "ppo": {"batch_size": 8},
+        "evaluation": {"num_episodes": 8},
+    }
+    tuned = ["--model", "${start}", "--prompts", "arithmetic"]
+    path = write(
+        tmp_path,
+        stages=[
+            {"name": "start", "command": "train", "args": ["--model", "tiny"], "config": config},
+            {"name": "lite", "command": "sft", "args": tuned, "config": {"steps": 1}},
+        ],
+        measure={"suites": ["tiny_arithmetic"], "limit": 4},
+        guards=[],
+        columns=[{"title": "sums", "metric": "tiny_arithmetic/success"}],
+    )
+    out = tmp_path / "out"
+    figures = start(path, out).run()
+    assert set(figures) == {"start", "lite"}
+    for measured in figures.values():
+        assert 0.0 <= measured["tiny_arithmetic/success"] <= 1.0
+    assert "run/evaluation/sampled" in figures["start"]
+    for name in figures:
+        items = out / "measured" / name / "tiny_arithmetic" / "items.jsonl"
+        assert len(items.read_text().splitlines()) == 4
+    assert start(path, out).run() == figures
