@@ -71,10 +71,10 @@ CASES: dict[str, tuple[TrainConfig, dict[str, int]]] = {
     "last layers": (config_of(LastLayersMode(share=0.25), rows=32, batch_size=32), DEEP),
 }
 MORE_CASES = {
-    "full, many tokens": (config_of(FullMode(), rows=48, completion=56, batch_size=48), DEEP),
-    "micro-batches": (config_of(FullMode(), rows=32, batch_size=32, micro_batch_tokens=128), DEEP),
-    "checkpointing": (config_of(LoraMode(), rows=64, batch_size=32, checkpointing=True), DEEP),
-    "bf16": (config_of(FullMode(), precision="bf16", batch_size=16), DEEP),
+    "full, many tokens": (config_of(FullMode(), rows=24, completion=56, batch_size=24), DEEP),
+    "micro-batches": (config_of(FullMode(), rows=16, batch_size=16, micro_batch_tokens=128), DEEP),
+    "checkpointing": (config_of(LoraMode(), rows=32, batch_size=16, checkpointing=True), DEEP),
+    "bf16": (config_of(FullMode(), precision="bf16", rows=8), DEEP),
 }
 
 
