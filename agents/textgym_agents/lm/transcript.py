@@ -200,7 +200,7 @@ def _mean_parts(transcripts: Sequence[Transcript]) -> dict[str, float]:
     values: defaultdict[str, list[float]] = defaultdict(list)
     for transcript in transcripts:
         for name, value in transcript.info.get("reward_parts", {}).items():
-            if math.isfinite(value):
+            if value is not None and math.isfinite(value):  # None: another route scored it
                 values[name].append(value)
     return {name: sum(each) / len(each) for name, each in values.items()}
 

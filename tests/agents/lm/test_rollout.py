@@ -21,7 +21,7 @@ from textgym_agents.lm.engine import Generation, TransformersEngine
 from textgym_agents.lm.envs import make_envs
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.rollout import collect
-from textgym_agents.lm.transcript import Rollout
+from textgym_agents.lm.transcript import Rollout, Transcript
 
 MakePolicy = Callable[..., PolicyValueNetwork]
 TOY = "textgym:ToyTwoTurn-v0"
@@ -363,3 +363,16 @@ def test_a_reward_that_is_not_finite_is_no_reward(
     assert [t.failure for t in rollout.transcripts] == ["not_finite"] * 2
     assert not rollout.scored()
     assert rollout.metrics()["rollout/failed/not_finite"] == 2
+
+
+def test_components_are_averaged_over_the_episodes_that_have_them() -> None:
+    parts: list[dict[str, float | None]] = [
+        {"code": 1.0, "text": 0.5, "rules": None},
+        {"code": 0.0, "text": math.nan, "rules": None},
+        {"code": None, "text": None, "rules": 0.25},
+    ]
+    rollout = Rollout([Transcript("?", [1], info={"reward_parts": each}) for each in parts])
+    measured = {k: v for k, v in rollout.metrics().items() if k.startswith("rollout/parts/")}
+    assert measured == {
+        "rollout/parts/code": 0.5, "rollout/parts/text": 0.5, "rollout/parts/rules": 0.25
+    }  # fmt: skip
