@@ -32,14 +32,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import textgym
+from benchmarks.places import DATA
 from benchmarks.table import Row, print_table
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = Path(os.environ.get("TEXTGYM_SHARED_DATA", ROOT.parent / "shared" / "data"))
 NUM_WORKERS = 2
 NUM_ROUNDS = 7
 TARGET = 5.0

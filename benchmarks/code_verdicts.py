@@ -11,7 +11,6 @@ from __future__ import annotations
 import ast
 import copy
 import json
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -22,10 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 import textgym
+from benchmarks.places import DATA
 from textgym_plugins.code import CodeReward, HumanEval, Mbpp
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = Path(os.environ.get("TEXTGYM_SHARED_DATA", ROOT.parent / "shared" / "data"))
 FILES = {"humaneval": "human_eval.jsonl", "mbpp": "mbpp.jsonl"}
 _PLAIN_SECONDS = 1.0
 

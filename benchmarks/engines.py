@@ -15,16 +15,15 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+from benchmarks.places import ROOT
 from benchmarks.table import Row
 
 if TYPE_CHECKING:
     from textgym_agents.lm.engine import GenerationEngine
     from textgym_agents.lm.network import PolicyValueNetwork
 
-ROOT = Path(__file__).resolve().parent.parent
 NUM_PROMPTS = (64, 256)
 NUM_NEW_TOKENS = 128
 PROMPT_LENGTH = 16

@@ -13,21 +13,18 @@ the files and starting the worker are not timed. The data is real and not part o
 from __future__ import annotations
 
 import logging
-import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 
+from benchmarks.places import DATA
 from benchmarks.table import Row, print_table
 from textgym import Sample
 from textgym.sample_files import read_samples
 from textgym_plugins.math import MathReward
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = Path(os.environ.get("TEXTGYM_SHARED_DATA", ROOT.parent / "shared" / "data"))
 GSM8K = ("GSM8K solutions", "gsm8k_model_solutions.jsonl", 8.0, 3)
 MATH = ("Qwen responses", "qwen_math_responses.jsonl", 1.5, 5)
 """Name of the row, file, target, number of pairs."""

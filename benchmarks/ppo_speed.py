@@ -29,10 +29,10 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from benchmarks import ppo_speed_model as work
+from benchmarks.places import ROOT
 from benchmarks.table import Row
 from textgym_agents.lm.cpu_matmul import prefers_onednn
 
-ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = Path(__file__).with_name("requirements-trl.txt")
 TRL_ENVIRONMENT = ROOT / ".bench" / "trl"
 

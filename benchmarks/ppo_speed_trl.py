@@ -20,23 +20,10 @@ Prints one line of JSON, a `Measurement`; see `benchmarks.ppo_speed`.
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import itertools
-import json
-import statistics
-import sys
-import tempfile
-import time
-from importlib.metadata import version
-from typing import Any
-
-import torch
 from datasets import Dataset  # type: ignore[import-not-found]  # in TRL's environment alone
 from transformers import (
     PrinterCallback,
     Qwen2ForSequenceClassification,
-    TrainerCallback,
 )
 from trl.experimental.ppo import (  # type: ignore[import-not-found]  # as above
     PPOConfig,
@@ -44,43 +31,7 @@ from trl.experimental.ppo import (  # type: ignore[import-not-found]  # as above
 )
 
 from benchmarks import ppo_speed_model as work
-
-
-class IterationClock(TrainerCallback):
-    """Notes when each iteration ends."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-        self.cpu_times: list[float] = []
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:  # called with the Trainer's whole state
-        """Note the time."""
-        self.times.append(time.perf_counter())
-        self.cpu_times.append(time.process_time())
-
-
-class Counts:
-    """What TRL really did, to prove that both sides do the same: tokens and optimiser steps."""
-
-    def __init__(self, policy: Any, optimizer: torch.optim.Optimizer, lengths: work.Work) -> None:
-        self._lengths = lengths
-        self.num_response_tokens: list[int] = []
-        self.num_optimizer_steps = 0
-        self._generate = policy.generate
-        policy.generate = self._count_generated
-        optimizer.register_step_post_hook(self._count_step)
-
-    def _count_generated(
-        self, **inputs: Any
-    ) -> Any:  # stands in for `generate`, whose call it forwards
-        output = self._generate(**inputs)
-        prompt_length = inputs["input_ids"].shape[1]
-        responses = output.sequences[:, prompt_length:]
-        self.num_response_tokens.append(work.count_response_tokens(responses, self._lengths))
-        return output
-
-    def _count_step(self, *_: Any) -> None:
-        self.num_optimizer_steps += 1
+from benchmarks.trl_measure import main
 
 
 def build_arguments(output_dir: str, num_iterations: int, lengths: work.Work) -> PPOConfig:
@@ -130,46 +81,5 @@ def build_trainer(output_dir: str, num_iterations: int, lengths: work.Work) -> P
     return trainer
 
 
-def measure(lengths: work.Work, num_threads: int, num_iterations: int) -> work.Measurement:
-    """Return the speed and memory of TRL over `num_iterations`, after one for warming up."""
-    import_rss_mib = work.read_peak_rss_mib()
-    torch.set_num_threads(num_threads)
-    with tempfile.TemporaryDirectory() as output_dir:
-        trainer = build_trainer(output_dir, num_iterations + 1, lengths)
-        clock = IterationClock()
-        trainer.add_callback(clock)
-        counts = Counts(trainer.policy_model, trainer.optimizer.optimizer, lengths)
-        start_rss_mib = work.read_peak_rss_mib()
-        with contextlib.redirect_stdout(sys.stderr):  # stdout carries the result alone
-            trainer.train()
-    seconds = differences(clock.times)
-    return work.Measurement(
-        side="trl",
-        num_threads=num_threads,
-        seconds=seconds,
-        cpu_seconds=statistics.median(differences(clock.cpu_times)),
-        tokens_per_second=work.tokens_per_second(counts.num_response_tokens[1:], seconds),
-        num_response_tokens=round(statistics.mean(counts.num_response_tokens)),
-        num_optimizer_steps=counts.num_optimizer_steps // len(clock.times),
-        peak_rss_mib=work.read_peak_rss_mib(),
-        import_rss_mib=import_rss_mib,
-        start_rss_mib=start_rss_mib,
-        versions={name: version(name) for name in ("trl", "torch", "transformers")},
-    )
-
-
-def differences(times: list[float]) -> list[float]:
-    """Return the seconds between one iteration's end and the next."""
-    return [end - start for start, end in itertools.pairwise(times)]
-
-
-def main() -> None:
-    """Measure as the command line asks and print the result as JSON."""
-    parser = argparse.ArgumentParser(description="Measure one process of TRL's PPOTrainer.")
-    arguments = work.parse_arguments(parser)
-    lengths = work.WORKS[arguments.work]
-    print(json.dumps(measure(lengths, arguments.threads, arguments.iterations)))
-
-
 if __name__ == "__main__":
-    main()
+    main("Measure one process of TRL's PPOTrainer.", build_trainer, calls=1)

@@ -31,13 +31,13 @@ from typing import cast
 import numpy as np
 
 from benchmarks import tabular_work as work
+from benchmarks.places import ROOT
 from benchmarks.table import Row, print_table
 from textgym_agents.tabular.arrays import Floats
 from textgym_agents.tabular.mdp import TabularMDP
 from textgym_agents.tabular.planning import modified_policy_iteration
 from textgym_agents.tabular.successors import SuccessorTable
 
-ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = Path(__file__).with_name("requirements-tabular.txt")
 PEER_ENVIRONMENT = ROOT / ".bench" / "tabular"
 PEER_TARGET = 2.0

@@ -55,12 +55,16 @@ def load_config(
 
 def dump_config(config: BaseModel) -> str:
     """Return a configuration as YAML that loads back equal."""
+    return dump_yaml(config.model_dump(mode="json"))
+
+
+def dump_yaml(values: Mapping[str, Any]) -> str:
+    """Return fields as YAML that `read_yaml` reads back equal, in their order."""
     import yaml
 
     from textgym.yaml_files import Dumper
 
-    values = config.model_dump(mode="json")
-    return yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True)
+    return yaml.dump(dict(values), Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

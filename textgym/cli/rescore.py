@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from textgym.cli.command import Command
 from textgym.cli.output import console, print_json, table
-from textgym.cli.score import rubric_spec
+from textgym.cli.score import add_reward, rubric_spec
 from textgym.errors import ConfigError
 from textgym.item_files import (
     ITEMS,
@@ -34,9 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `textgym rescore`."""
     add = parser.add_argument
     add("path", type=Path, help="folder of evaluated suites, a run, or a rollouts file")
-    add("--reward", help="a reward by name, or module:function; else what each prompt names")
-    add("--set", dest="overrides", action="append", default=[], metavar="FIELD=VALUE",
-        help="set a field of the reward; can be repeated")  # fmt: skip
+    add_reward(parser)
     add("--score-cut", action="store_true", help="score answers that were cut off, too")
     add("--out", type=Path, metavar="DIR", help="write the answers with their new scores here")
     add("--json", action="store_true", help="print JSON")

@@ -28,13 +28,19 @@ from textgym.scoring import Scorer
 _CHUNK = 64
 
 
+def add_reward(parser: argparse.ArgumentParser) -> None:
+    """Add `--reward` and `--set`, which `rubric_spec` reads."""
+    add = parser.add_argument
+    add("--reward", help="a reward by name, or module:function; else what each prompt names")
+    add("--set", dest="overrides", action="append", default=[], metavar="FIELD=VALUE",
+        help="set a field of the reward; can be repeated")  # fmt: skip
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `textgym score`."""
     add = parser.add_argument
     add("file", type=Path, help="a JSONL file of completions; docs/command-line.md has its fields")
-    add("--reward", help="a reward by name, or module:function; else what each prompt names")
-    add("--set", dest="overrides", action="append", default=[], metavar="FIELD=VALUE",
-        help="set a field of the reward; can be repeated")  # fmt: skip
+    add_reward(parser)
     add("--completion-field", metavar="NAME", help="where the completion stands")
     add("--target-field", metavar="NAME", help="where the target stands")
     add("--verdict-field", metavar="NAME", help="where the verdict stands")

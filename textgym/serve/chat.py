@@ -14,10 +14,11 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from textgym.errors import ConfigError, MissingExtraError
+from textgym.errors import ConfigError
 from textgym.serve.chat_wire import Assistant, ChatRequest, ChatResponse, Choice, Usage
 from textgym.serve.fingerprint import model_fingerprint
 from textgym.serve.jobs import RefusedError
+from textgym.serve.models import load_model
 from textgym.serve.services import ServiceName
 
 if TYPE_CHECKING:
@@ -50,28 +51,9 @@ class ChatService:
     dense: bool | None = None
 
     def __init__(self, folder: Path, *, device: str | None = None) -> None:
-        try:
-            import torch
-            from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
-        except ModuleNotFoundError as error:
-            package = (error.name or "torch").partition(".")[0]
-            raise MissingExtraError(package, "agents", "the chat service") from None
-        for name in ("config.json", "tokenizer.json"):
-            if not (folder / name).is_file():
-                raise ConfigError(f"--model {folder} is no folder of a model: it has no {name}")
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(folder)
-        if not self._tokenizer.chat_template:
-            raise ConfigError(f"--model {folder}: its tokenizer has no chat template")
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=torch.bfloat16 if self._device.type == "cuda" else torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-        )
-        self._model = model.to(self._device).eval().requires_grad_(False)
-        self._max_length = int(getattr(model.config, "max_position_embeddings", 4096))
+        self._model, self._device = load_model(folder, needs="the chat service", device=device)
+        self._tokenizer = _chat_tokenizer(folder)
+        self._max_length = int(getattr(self._model.config, "max_position_embeddings", 4096))
         self.title = folder.name
         self.fingerprint = model_fingerprint(folder)
         self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
@@ -191,3 +173,14 @@ def _alike(batch: Sequence[_Waiting]) -> Iterator[list[_Waiting]]:
     """Yield the requests of each temperature."""
     for temperature in dict.fromkeys(each.temperature for each in batch):
         yield [each for each in batch if each.temperature == temperature]
+
+
+def _chat_tokenizer(folder: Path) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
+    if not (folder / "tokenizer.json").is_file():
+        raise ConfigError(f"--model {folder} is no folder of a model: it has no tokenizer.json")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    if not tokenizer.chat_template:
+        raise ConfigError(f"--model {folder}: its tokenizer has no chat template")
+    return tokenizer

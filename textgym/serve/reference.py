@@ -10,11 +10,11 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from textgym.errors import ConfigError, MissingExtraError
 from textgym.serve.fingerprint import model_fingerprint
 from textgym.serve.jobs import RefusedError
+from textgym.serve.models import load_model
 from textgym.serve.services import ServiceName
 from textgym.serve.wire import LogprobRequest, LogprobResponse, LogprobSequence
 
@@ -48,26 +48,11 @@ class ReferenceService:
         dtype: str | None = None,
         max_tokens: int = 8192,
     ) -> None:
-        try:
-            import torch
-            from transformers import AutoModelForCausalLM
-        except ModuleNotFoundError as error:
-            package = (error.name or "torch").partition(".")[0]
-            raise MissingExtraError(package, "agents", "the reference service") from None
-        if not (folder / "config.json").is_file():
-            raise ConfigError(f"--model {folder} is no folder of a model: it has no config.json")
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        default = "bfloat16" if self._device.type == "cuda" else "float32"
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=getattr(torch, dtype or default),
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
+        self._model, self._device = load_model(
+            folder, needs="the reference service", device=device, dtype=dtype
         )
-        self._model = model.to(self._device).eval().requires_grad_(False)
-        self._vocabulary = int(model.get_input_embeddings().num_embeddings)
-        self._max_length = getattr(model.config, "max_position_embeddings", None) or math.inf
+        self._vocabulary = int(self._model.get_input_embeddings().num_embeddings)
+        self._max_length = getattr(self._model.config, "max_position_embeddings", None) or math.inf
         self._max_tokens = max_tokens
         self._lock = threading.Lock()
         self.title = folder.name

@@ -25,8 +25,7 @@ from textgym_agents.baselines.random_agent import RandomAgent
 from textgym_agents.baselines.suites import Task, task_name
 from textgym_agents.env_source import exact_solution_of, opened, spec_of
 from textgym_agents.run.agent_run import AgentRunConfig, train_agent
-from textgym_agents.run.directory import RunDirectory, write_atomically
-from textgym_agents.run.metrics import rows_of
+from textgym_agents.run.directory import RunDirectory, rows_of, write_atomically
 
 RESULT_FILE = "result.json"
 EVALUATIONS = 5

@@ -18,8 +18,7 @@ from textgym_agents.agent import check_count, evaluate
 from textgym_agents.baselines.suites import settings_for, task_name, task_of
 from textgym_agents.env_source import exact_solution_of, opened, spec_of
 from textgym_agents.run.agent_run import AgentRunConfig, load_trained, train_agent
-from textgym_agents.run.directory import RunDirectory
-from textgym_agents.run.metrics import rows_of
+from textgym_agents.run.directory import RunDirectory, rows_of
 from textgym_agents.run.progress import ConsoleProgress
 
 TABLE_COLUMNS = (

@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 from textgym.config import load_config, merge, parse_override, read_yaml
 from textgym.errors import ConfigError, UnknownNameError, did_you_mean
 from textgym_agents.baselines.suites import task_name
+from textgym_agents.cli.arguments import engine_of
 from textgym_agents.env_source import has_exact_solution
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.build import build_agent
@@ -29,8 +30,7 @@ from textgym_agents.lm.policy_files import POLICY_FOLDER
 from textgym_agents.lm.presets import PRESETS, SOLVED, WORLDS, preset
 from textgym_agents.lm.trainer import learn
 from textgym_agents.processes import Processes, check_replicated
-from textgym_agents.run.directory import RunDirectory
-from textgym_agents.run.metrics import rows_of
+from textgym_agents.run.directory import RunDirectory, rows_of
 from textgym_agents.run.progress import ConsoleProgress, SilentProgress
 
 TABLE_ROWS = (
@@ -54,7 +54,6 @@ OPTIONAL = ("evaluation/greedy", "evaluation/sampled", "evaluation/exact_greedy"
 RESUMABLE = (
     "iterations", "checkpoint_every", "keep_checkpoints", "log_rollouts", "threads", "report_to",
 )  # fmt: skip
-ENGINES = ("transformers", "vllm", "vllm-server")
 RESUMABLE_SECTIONS = ("evaluation", "engine")
 
 
@@ -168,21 +167,6 @@ def _overrides(args: argparse.Namespace) -> list[str]:
     }
     given = [f"{name}={json.dumps(v)}" for name, v in shorthands.items() if v is not None]
     return [*given, *args.overrides]
-
-
-def engine_of(args: argparse.Namespace) -> dict[str, Any] | None:
-    """Return the section `engine` that `--engine` and `--url` ask for."""
-    if args.urls is not None and args.engine != "vllm-server":
-        raise ConfigError("--url names a vLLM server; it goes with --engine vllm-server")
-    if args.engine is None:
-        return None
-    if args.engine not in ENGINES:
-        raise UnknownNameError(
-            f"no engine named '{args.engine}'.{did_you_mean(args.engine, ENGINES)} "
-            f"There are: {', '.join(ENGINES)}."
-        )
-    urls = {} if args.urls is None else {"urls": args.urls}
-    return {"kind": args.engine.replace("-", "_"), **urls}
 
 
 def _print_before_after(console: Console, run: RunDirectory) -> None:

@@ -14,11 +14,9 @@ from rich.table import Table
 from textgym.cli.command import Command
 from textgym.config import load_config
 from textgym.errors import ConfigError
-from textgym_agents.cli.arguments import names
+from textgym_agents.cli.arguments import add_common, add_run, new_run_path, resumed_path
 from textgym_agents.cli.launched import launched_command
-from textgym_agents.cli.train import LATEST, new_run_path, resumed_path
-from textgym_agents.run.directory import RunDirectory
-from textgym_agents.run.metrics import rows_of
+from textgym_agents.run.directory import RunDirectory, rows_of
 from textgym_agents.run.progress import ConsoleProgress, SilentProgress
 
 RESUMABLE = ("checkpoint_every", "keep_checkpoints", "threads", "report_to")
@@ -43,24 +41,9 @@ def _configure(kind: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             "--completion", help="what to learn of a prompt, e.g. metadata.solution"
         )
-    parser.add_argument("--model", help="tiny, a folder, a run, or a hub id")
-    parser.add_argument("--run", type=Path, help="the run directory (default: runs/<date-time>)")
-    parser.add_argument(
-        "--resume", nargs="?", const=LATEST, metavar="RUN",
-        help="continue a run from its last checkpoint (default: the newest run)",
-    )  # fmt: skip
+    add_run(parser)
     parser.add_argument("--steps", type=int, help="optimiser steps")
-    parser.add_argument("--seed", type=int, help="seed of the run")
-    parser.add_argument("--threads", type=int, help="threads of torch")
-    parser.add_argument("--device", help="auto, cpu or cuda")
-    parser.add_argument(
-        "--report-to", type=names, metavar="NAMES",
-        help="trackers besides TensorBoard: wandb,mlflow,trackio",
-    )  # fmt: skip
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides",
-        help="set any field of the configuration, e.g. policy.mode.kind=lora",
-    )  # fmt: skip
+    add_common(parser, example="policy.mode.kind=lora")
 
 
 def _run(kind: str, args: argparse.Namespace) -> int:

@@ -17,12 +17,14 @@ from textgym.config import merge, parse_override
 from textgym.errors import ConfigError
 from textgym.item_files import metrics_record
 from textgym.items import Metric
+from textgym_agents.cli.arguments import engine_of
 from textgym_agents.evaluation.answerers import Answerer
 from textgym_agents.evaluation.reward_judge import RewardJudge, reward_of
 from textgym_agents.evaluation.scripts import script_of
 from textgym_agents.evaluation.suite import evaluate_suite
 from textgym_agents.evaluation.suites import Suite, find_suites
 from textgym_agents.evaluation.table import metrics_table
+from textgym_agents.run.directory import RunDirectory
 from textgym_agents.run.progress import ConsoleProgress
 
 EVALUATIONS = Path("evaluations")
@@ -158,7 +160,6 @@ def _overrides(args: argparse.Namespace) -> dict[str, Any]:
 def _language_model(args: argparse.Namespace) -> Answerer:
     from transformers.utils import logging as transformers_logging
 
-    from textgym_agents.cli.language_models import engine_of
     from textgym_agents.evaluation.language_model import LanguageModel
     from textgym_agents.lm.engines.config import EngineConfig
 
@@ -187,10 +188,8 @@ def _default_folder(args: argparse.Namespace) -> Path:
     """Return a folder of the policy's own: in a run, of its newest checkpoint."""
     path = Path(args.policy)
     if not args.endpoint and (path / "config.yaml").exists():
-        from textgym_agents.evaluation.language_model import find_checkpoint
+        from textgym_agents.lm.checkpoint import find_checkpoint
 
-        checkpoint = find_checkpoint(args.policy)
-        assert checkpoint is not None
-        return path / "evaluation" / checkpoint.name
+        return path / "evaluation" / find_checkpoint(RunDirectory.open(path)).name
     name = path.resolve().name if path.exists() else args.policy
     return EVALUATIONS / re.sub(r"[^A-Za-z0-9._-]+", "-", name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -12,13 +11,11 @@ from textgym.cli.command import Command
 from textgym.config import read_yaml
 from textgym.errors import ConfigError, UnknownNameError, did_you_mean
 from textgym_agents.agent_files import AGENTS
-from textgym_agents.cli.arguments import add_shared, names
+from textgym_agents.cli.arguments import add_run, add_shared, new_run_path, resumed_path
 from textgym_agents.cli.launched import launched_command
 from textgym_agents.lm.presets import PRESETS
 from textgym_agents.run.directory import RunDirectory
 
-RUNS = Path("runs")
-LATEST = "latest"
 LANGUAGE_MODEL_AGENT = "ppo"
 
 
@@ -28,16 +25,7 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--env", help="Gymnasium id of the environment")
     parser.add_argument("--steps", type=int, help="environment steps (not for language models)")
     parser.add_argument("--preset", help=f"where to start from: {', '.join(PRESETS)}")
-    parser.add_argument("--model", help="tiny, a folder, a run, or a hub id")
-    parser.add_argument("--run", type=Path, help="the run directory (default: runs/<date-time>)")
-    parser.add_argument(
-        "--resume", nargs="?", const=LATEST, metavar="RUN",
-        help="continue a run from its last checkpoint (default: the newest run)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--report-to", type=names, metavar="NAMES",
-        help="trackers besides TensorBoard: wandb,mlflow,trackio",
-    )  # fmt: skip
+    add_run(parser)
     add_shared(parser)
 
 
@@ -99,23 +87,6 @@ def is_agent_run(path: Path) -> bool:
     """Return whether a folder is the run of an agent other than a language model's."""
     config = path / "config.yaml"
     return config.exists() and "agent" in read_yaml(config)
-
-
-def new_run_path() -> Path:
-    """Return the folder of a run that was given no name."""
-    return RUNS / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-
-
-def resumed_path(name: str) -> Path:
-    """Return the folder of the run that `--resume` names, `LATEST` being the newest."""
-    return _latest_run() if name == LATEST else Path(name)
-
-
-def _latest_run() -> Path:
-    configs = sorted(RUNS.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime)
-    if not configs:
-        raise ConfigError(f"--resume: there is no run in {RUNS.resolve()}; name one")
-    return configs[-1].parent
 
 
 train = Command("train a policy on an environment", _configure_train, run_train)

@@ -25,8 +25,7 @@ from textgym_agents.lm.envs import make_envs
 from textgym_agents.lm.modes import count_parameters
 from textgym_agents.lm.trainer import learn
 from textgym_agents.memory.process import peak_bytes, resident_bytes
-from textgym_agents.run.directory import RunDirectory, write_atomically
-from textgym_agents.run.metrics import rows_of
+from textgym_agents.run.directory import RunDirectory, rows_of, write_atomically
 
 
 def do_job(job: Job) -> TuningResult:

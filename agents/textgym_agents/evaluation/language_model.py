@@ -10,15 +10,15 @@ from pydantic import JsonValue
 
 from textgym.benchmark import Benchmark
 from textgym.config import load_config, merge, read_yaml
-from textgym.errors import ConfigError
 from textgym_agents.evaluation.answerers import Answer, Question
 from textgym_agents.evaluation.weights import weights_mark
 from textgym_agents.lm.agent import PPOAgent
 from textgym_agents.lm.build import build_agent
+from textgym_agents.lm.checkpoint import find_checkpoint
 from textgym_agents.lm.config import TrainConfig
 from textgym_agents.lm.engines.config import EngineConfig
+from textgym_agents.lm.shapes import BUILT_IN
 from textgym_agents.lm.texts import completion_text, encode
-from textgym_agents.lm.tiny import BUILT_IN
 from textgym_agents.run.directory import RunDirectory
 
 DEFAULT_MAX_LENGTH = 4096
@@ -51,7 +51,7 @@ class LanguageModel:
     ) -> None:
         self.model = model
         self.max_length = max_length or DEFAULT_MAX_LENGTH
-        self._checkpoint = find_checkpoint(model)
+        self._checkpoint = checkpoint_of(model)
         given: dict[str, JsonValue] = {"rollout": {"max_length": self.max_length}, "device": device}
         if engine is not None:
             given["engine"] = engine.model_dump(mode="json")
@@ -128,19 +128,15 @@ class LanguageModel:
             self._agent = None
 
 
-def find_checkpoint(model: str) -> Path | None:
+def checkpoint_of(model: str) -> Path | None:
     """Return the newest checkpoint where a model is the directory of a run, else None.
 
     Raises:
         ConfigError: the run has none yet.
     """
-    path = Path(model)
-    if not (path / "config.yaml").exists():
+    if not (Path(model) / "config.yaml").exists():
         return None
-    checkpoint = RunDirectory.open(path).latest_checkpoint()
-    if checkpoint is None:
-        raise ConfigError(f"{path} has no checkpoint yet; continue it with --resume {path}")
-    return checkpoint
+    return find_checkpoint(RunDirectory.open(Path(model)))
 
 
 def _config(

@@ -30,7 +30,8 @@ from textgym_agents.lm.cpu_matmul import even_rows, speed_up
 from textgym_agents.lm.head import TokenScores, chunked_scores, scaled_logits
 from textgym_agents.lm.modes import add_adapter, train_last_layers
 from textgym_agents.lm.packing import Packing, packed_arguments, use_packing
-from textgym_agents.lm.tiny import BUILT_IN, tiny_model, tiny_tokenizer
+from textgym_agents.lm.shapes import BUILT_IN
+from textgym_agents.lm.tiny import tiny_model, tiny_tokenizer
 
 
 class ForwardOutput(NamedTuple):

@@ -27,7 +27,8 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from textgym.errors import ConfigError
 from textgym_agents.lm.config import PolicyConfig, QloraMode, TrainMode
 from textgym_agents.lm.modes import quantization_arguments
-from textgym_agents.lm.tiny import BUILT_IN, tiny_config, tiny_tokenizer
+from textgym_agents.lm.shapes import BUILT_IN
+from textgym_agents.lm.tiny import tiny_config, tiny_tokenizer
 from textgym_agents.run.directory import RunDirectory
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from textgym_agents.lm.config import TrainConfig
 from textgym_agents.lm.evaluation import EvaluationResult
 from textgym_agents.lm.transcript import Rollout
 from textgym_agents.processes import Processes
-from textgym_agents.run.directory import RunDirectory
-from textgym_agents.run.metrics import MetricsLog, SilentLog, rows_of
+from textgym_agents.run.directory import RunDirectory, rows_of
+from textgym_agents.run.metrics import MetricsLog, SilentLog
 from textgym_agents.run.progress import Progress
 
 

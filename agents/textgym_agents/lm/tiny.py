@@ -6,11 +6,11 @@ saved, loaded, sampled and trained as an ordinary Hugging Face model.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from textgym_agents.lm.shapes import BUILT_IN, Shape
 
 PAD = "<|endoftext|>"
 TURN_START = "<|im_start|>"
@@ -39,18 +39,6 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
     fast.chat_template = CHAT_TEMPLATE
     return fast
-
-
-class Shape(NamedTuple):
-    """The sizes of an embedded model."""
-
-    hidden_size: int
-    intermediate_size: int
-    num_layers: int
-
-
-BUILT_IN = {"tiny": Shape(96, 384, 3), "small": Shape(128, 512, 4)}
-"""By name; `small` has attention heads of 32 numbers, the fewest that vLLM computes on a CPU."""
 
 
 def tiny_config(tokenizer: PreTrainedTokenizerFast, *, shape: Shape) -> Qwen2Config:

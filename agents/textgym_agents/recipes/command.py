@@ -9,15 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from textgym.cli.command import Command
-from textgym.errors import ConfigError
+from textgym_agents.cli.arguments import add_engine, engine_of
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("recipe", nargs="?", help="a recipe by name, or a YAML file; without one all are listed")
     add("--model", help="tiny, a folder, a run, or a hub id")
-    add("--engine", help="what samples: transformers, vllm or vllm-server")
-    add("--url", dest="urls", action="append", default=[], help="a vLLM server; can be repeated")
+    add_engine(parser)
     add("--out", type=Path, metavar="FOLDER",
         help="where all of it goes (default: runs/RECIPE); a second call goes on")  # fmt: skip
     add("--seed", type=int, default=0, help="seed of every stage (default: 0)")
@@ -35,11 +34,10 @@ def _run(args: argparse.Namespace) -> int:
         for name in recipe_names():
             console.print(f"{name}: {load_recipe(name).title}", highlight=False)
         return 0
-    if args.urls and args.engine != "vllm-server":
-        raise ConfigError("--url names a vLLM server; it goes with --engine vllm-server")
     recipe = load_recipe(args.recipe, model=args.model, overrides=args.overrides)
+    engine_of(args)  # refused here rather than by the first stage
     engine = [] if args.engine is None else ["--engine", args.engine]
-    engine += [part for url in args.urls for part in ("--url", url)]
+    engine += [part for url in args.urls or () for part in ("--url", url)]
     path = args.out or Path("runs") / Path(args.recipe).stem
     console.print(f"recipe in {path}", highlight=False)
     work = RecipeRun(recipe, path, Settings(args.seed, engine), tell=console.print)

@@ -16,9 +16,9 @@ from typing import Any, Literal
 from pydantic import Field, JsonValue, PositiveInt, model_validator
 
 from textgym.config import load_config, merge, read_yaml
-from textgym.errors import UnknownNameError, did_you_mean
+from textgym.errors import ConfigError, UnknownNameError, did_you_mean
 from textgym_agents.core.config_base import Config
-from textgym_agents.lm.tiny import BUILT_IN
+from textgym_agents.lm.shapes import BUILT_IN
 
 PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
 MODEL = "model"
@@ -196,8 +196,18 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def filled(value: Any, values: Mapping[str, str]) -> Any:
-    """Return a value with the placeholders in all of its texts filled in."""
+    """Return a value with the placeholders in all of its texts filled in.
+
+    Raises:
+        ConfigError: one stands for something that is not there yet.
+    """
     if isinstance(value, str):
+        for name in PLACEHOLDER.findall(value):
+            if name not in values:
+                raise ConfigError(
+                    f"${{{name}}} is used before there is one: its stage has to come first, and "
+                    "to end with a policy"
+                )
         return PLACEHOLDER.sub(lambda found: values[found[1]], value)
     if isinstance(value, Mapping):
         return {key: filled(each, values) for key, each in value.items()}

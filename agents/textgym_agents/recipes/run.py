@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from textgym.config import dump_config, load_config
+from textgym.config import dump_config, dump_yaml, load_config
 from textgym.errors import ConfigError, TextGymError
 from textgym.item_files import read_metrics
 from textgym_agents.recipes.config import (
@@ -35,8 +35,7 @@ from textgym_agents.recipes.config import (
     filled,
 )
 from textgym_agents.recipes.services import serve
-from textgym_agents.run.directory import RunDirectory, write_atomically
-from textgym_agents.run.metrics import rows_of
+from textgym_agents.run.directory import RunDirectory, rows_of, write_atomically
 
 RECIPE_FILE = "recipe.yaml"
 PROGRESS_FILE = "progress.json"
@@ -155,9 +154,10 @@ class RecipeRun:
         for stage in self.recipe.stages:
             folder = self.path / stage.name
             values[stage.name] = str(folder)
-            if stage.command in COMMANDS_WITH_RUN and (folder / "config.yaml").exists():
-                checkpoint = RunDirectory.open(folder).latest_checkpoint()
-                values[f"{POLICY}{stage.name}"] = str(checkpoint and checkpoint / "policy")
+            if stage.command not in COMMANDS_WITH_RUN or stage.name not in self.progress["seconds"]:
+                continue
+            if checkpoint := RunDirectory(folder).latest_checkpoint():
+                values[f"{POLICY}{stage.name}"] = str(checkpoint / "policy")
         return values | {k: filled(v, values) for k, v in self.recipe.values.items()}
 
     def _arguments(self, stage: Stage, values: Mapping[str, str]) -> list[str]:
@@ -172,7 +172,7 @@ class RecipeRun:
         config = filled(stage.config, values)
         if config:
             file = self.path / f"{stage.name}.yaml"
-            write_atomically(file, _as_yaml(config))
+            write_atomically(file, dump_yaml(config))
             args = [str(file), *args]
         if stage.command in COMMANDS_WITH_RUN:
             args += ["--run", str(folder), "--seed", str(self.settings.seed)]
@@ -268,11 +268,3 @@ def read_figures(folder: Path, suites: Sequence[str]) -> Figures:
         for name, metric in (read_metrics(folder / suite) or {}).items()
         if math.isfinite(metric.value)
     }
-
-
-def _as_yaml(values: Mapping[str, Any]) -> str:
-    import yaml
-
-    from textgym.yaml_files import Dumper
-
-    return yaml.dump(dict(values), Dumper=Dumper, sort_keys=False, allow_unicode=True)

@@ -271,3 +271,8 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def rows_of(rows: list[dict[str, Any]], phase: str) -> list[dict[str, Any]]:
+    """Return the rows of one phase."""
+    return [row for row in rows if row["phase"] == phase]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pydantic import BaseModel
 from torch.utils.tensorboard import SummaryWriter
@@ -70,8 +69,3 @@ class SilentLog:
 
     def close(self) -> None:
         """Do nothing."""
-
-
-def rows_of(rows: list[dict[str, Any]], phase: str) -> list[dict[str, Any]]:
-    """Return the rows of one phase."""
-    return [row for row in rows if row["phase"] == phase]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from textgym_agents.run.directory import RunDirectory
-from textgym_agents.run.metrics import rows_of
+from textgym_agents.run.directory import RunDirectory, rows_of
 
 Series = tuple[tuple[str, str], ...]
 """Metric and label of each line of a panel."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from textgym import Demonstrations
+from textgym import Demonstrations, Prompt
 from textgym_plugins.tiny.code import TinyCode
 from textgym_plugins.tiny.source import Task
 
@@ -29,7 +29,7 @@ class TinyQueries(TinyCode):
         places = [found.start() for found in _LAST_DIGIT.finditer(query)]
         wrong = [_slip(query, place) for place in places]
         return Task(
-            prompt.model_copy(update={"messages": type(prompt)(id=name, messages=words).messages}),
+            prompt.model_copy(update={"messages": Prompt(id=name, messages=words).messages}),
             Demonstrations((query,), (*wrong, words)),
         )
 

@@ -167,6 +167,16 @@ def test_a_stage_that_was_cut_off_goes_on_from_its_checkpoint(
     ]  # fmt: skip
 
 
+def test_the_policy_of_a_stage_that_made_none_is_an_error(
+    tmp_path: Path, calls: Callable[[Sequence[float]], Calls]
+) -> None:
+    first, second = RECIPE["stages"]
+    second = {**second, "args": ["--model", "${policy:first}"]}
+    calls([0.5, 0.75])
+    with pytest.raises(ConfigError, match=r"\$\{policy:first\} is used before there is one"):
+        start(write(tmp_path, stages=[first, second]), tmp_path / "out").run()
+
+
 def test_a_guard_ends_a_recipe_that_costs_too_much(
     tmp_path: Path, calls: Callable[[Sequence[float]], Calls]
 ) -> None:

@@ -11,8 +11,7 @@ import pytest
 from textgym.errors import ConfigError, UnknownNameError
 from textgym_agents.agent import evaluate
 from textgym_agents.run.agent_run import AgentRunConfig, load_trained, train_agent
-from textgym_agents.run.directory import RunDirectory
-from textgym_agents.run.metrics import rows_of
+from textgym_agents.run.directory import RunDirectory, rows_of
 from textgym_agents.run.progress import SilentProgress
 
 CONFIG = AgentRunConfig(

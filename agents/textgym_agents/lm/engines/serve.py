@@ -17,7 +17,7 @@ from textgym_agents.lm.engines.installation import require_vllm
 from textgym_agents.lm.engines.weights import weights_of
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.policy_files import ADAPTER_CONFIG_FILE, VALUE_HEAD_FILE, find_policy
-from textgym_agents.lm.tiny import BUILT_IN
+from textgym_agents.lm.shapes import BUILT_IN
 
 WORKER = "textgym_agents.lm.engines.vllm_worker"
 SERVER = "vllm.entrypoints.openai.api_server"

@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from textgym_agents.core.config import Config
 from textgym_agents.lm.config import EnvConfig, PolicyConfig
-from textgym_agents.lm.tiny import BUILT_IN
+from textgym_agents.lm.shapes import BUILT_IN
 from textgym_agents.run.trackers import TrackerName
 
 TINY_RATE = 1e-3

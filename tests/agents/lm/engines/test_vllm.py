@@ -41,8 +41,7 @@ from textgym_agents.lm.engines.vllm_process import VllmEngine
 from textgym_agents.lm.engines.vllm_server import VllmServerEngine
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.optimizer import make_optimizer
-from textgym_agents.run.directory import RunDirectory
-from textgym_agents.run.metrics import rows_of
+from textgym_agents.run.directory import RunDirectory, rows_of
 
 pytestmark = pytest.mark.skipif(
     find_spec("vllm") is None, reason="vllm is not installed; docs/engines.md says how to"
