@@ -52,7 +52,8 @@ OPTIONAL = ("evaluation/greedy", "evaluation/sampled", "evaluation/exact_greedy"
             "evaluation/share_sampled")  # fmt: skip
 """Metrics that have no row where no column knows them."""
 RESUMABLE = (
-    "iterations", "checkpoint_every", "keep_checkpoints", "log_rollouts", "threads", "report_to",
+    "iterations", "checkpoint_every", "keep_checkpoints", "log_rollouts", "log_tokens", "threads",
+    "report_to",
 )  # fmt: skip
 ENGINES = ("transformers", "vllm", "vllm-server")
 RESUMABLE_SECTIONS = ("evaluation", "engine")
