@@ -192,6 +192,7 @@ def _print_before_after(console: Console, run: RunDirectory) -> None:
     columns = ("before PPO", f"after {after['iteration']} iterations")
     console.print(_table("held-out prompts", columns, [before, after]))
     console.print(f"curves: {run.plot_path}", highlight=False, soft_wrap=True)
+    console.print(f"report: {run.report_path}", highlight=False, soft_wrap=True)
 
 
 def _table(title: str, columns: Iterable[str], rows: list[dict[str, Any]]) -> Table:

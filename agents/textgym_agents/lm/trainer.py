@@ -31,6 +31,7 @@ from textgym_agents.lm.evaluation import evaluate, make_held_out
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.recorder import Recorder
 from textgym_agents.processes import PeerError, Processes
+from textgym_agents.reports.writing import refresh_report
 from textgym_agents.run.directory import RunDirectory
 from textgym_agents.run.disk import check_room, disk_errors
 from textgym_agents.run.environment import describe_environment
@@ -175,12 +176,16 @@ class Trainer:
                 if must_save or must_end:
                     self._save(done)
                 self._end_if(must_end and not is_last)
-            self.processes.from_main(lambda: plot_run(self.run))
+            self.processes.from_main(self._show)
 
     def _end_if(self, must_end: bool) -> None:
         if must_end:
-            self.processes.from_main(lambda: plot_run(self.run))
+            self.processes.from_main(self._show)
             raise KeyboardInterrupt
+
+    def _show(self) -> None:
+        plot_run(self.run)
+        refresh_report(self.run)
 
     def _save(self, done: int) -> None:
         """Write a checkpoint, and see that there is room for the next while nothing is lost yet."""

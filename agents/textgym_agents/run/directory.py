@@ -108,6 +108,11 @@ class RunDirectory:
         """The curves of the run."""
         return self.path / "curves.png"
 
+    @property
+    def report_path(self) -> Path:
+        """The page of the run."""
+        return self.path / "report.html"
+
     def write_text(self, name: str, text: str) -> None:
         """Write a whole file atomically."""
         write_atomically(self.path / name, text)
