@@ -18,7 +18,7 @@ _CONDITION = re.compile(r"(?P<name>[\w./-]+)(?P<sign><=|>=|<|>|=|:)(?P<value>\S*
 _SIGNS: Mapping[str, Callable[[float, float], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq,
 }  # fmt: skip
-_NUMBERS = {"reward": "reward", "tokens": "length", "length": "length", "iteration": "iteration"}
+_NUMBERS = {"reward": "reward", "tokens": "length", "iteration": "iteration"}
 _TEXTS = ("status", "phase", "label", "task", "finish", "id")
 _SUCCESS = {"yes": 1, "no": 0, "unknown": None}
 _SEARCHED = ("completion", "target", "extracted", "reason", "error", "label", "id")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from textgym_agents.reports.reading import RolloutFile, Row, number
@@ -35,7 +36,8 @@ class Place(NamedTuple):
     record: Row
 
 
-class RolloutTable(NamedTuple):
+@dataclass(frozen=True)
+class RolloutTable:
     """Rollouts of one or several runs."""
 
     columns: dict[str, list[Any]]

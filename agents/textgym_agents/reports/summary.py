@@ -39,18 +39,11 @@ _MOST_HEADLINES = 2
 _SHARES = re.compile(r"evaluation/(greedy|sampled)(/.+)?|\w+/success|.*accurac(y|ies)|.*share.*")
 """Metrics that are shares: shown in per cent."""
 _HIDDEN = re.compile(r"evaluation/(num_episodes|.*_std|.*_parts/.+|.*_reward/.+)")
-_LABELS = (
-    (re.compile(r"(greedy|sampled)"), r"success, \1"),
-    (re.compile(r"(greedy|sampled)_reward"), r"reward, \1"),
-    (re.compile(r"(greedy|sampled)_length"), r"tokens, \1"),
-    (re.compile(r"(greedy|sampled)_failed"), r"not scored, \1"),
-    (re.compile(r"(greedy|sampled)/(.+)"), r"\2, \1"),
-    (re.compile(r"exact_(greedy|sampled)"), r"exact return, \1"),
-    (re.compile(r"share_(greedy|sampled)"), r"share of the optimum, \1"),
-    (re.compile(r"num_unscored"), "not scored"),
-    (re.compile(r"reward"), "return"),
-    (re.compile(r"length"), "episode length"),
-)
+_VARIANT = re.compile(r"(exact_|share_)?(greedy|sampled)(?![a-z])")
+_LABELS = {
+    "": "success", "exact": "exact return", "share": "share of the optimum", "length": "tokens",
+    "failed": "not scored",
+}  # fmt: skip
 PHASES = (
     ("cold start", "time/cold_start_seconds"),
     ("generation", "time/generation_seconds"),
@@ -130,7 +123,8 @@ def before_and_after(run: Run) -> list[dict[str, Any]]:
     for name in names:
         known = [row for row in rows if number(row.get(name)) is not None]
         if known and not _HIDDEN.fullmatch(name):
-            found.append({"label": _label(name), **_change(name, known)})
+            label, variant = label_of(name)
+            found.append({"label": label, "variant": variant, **_change(name, known)})
     return found
 
 
@@ -145,12 +139,14 @@ def _figure(name: str, row: Row) -> dict[str, Any]:
     return figure if bounds is None else {**figure, "low": bounds[0], "high": bounds[1]}
 
 
-def _label(name: str) -> str:
+def label_of(name: str) -> tuple[str, str]:
+    """Return what a metric of an evaluation is called, and of which pass it is, if of one."""
     name = name.removeprefix("evaluation/")
-    for pattern, label in _LABELS:
-        if pattern.fullmatch(name):
-            return pattern.sub(label, name)
-    return name.replace("_", " ")
+    match = _VARIANT.match(name)
+    if match is None:
+        return name.replace("_", " "), ""
+    rest = (match[1] or "").rstrip("_") + name[match.end() :].lstrip("_/")
+    return _LABELS.get(rest, rest), match[2]
 
 
 def phase_times(run: Run) -> list[tuple[str, float]]:

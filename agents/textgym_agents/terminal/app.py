@@ -26,7 +26,7 @@ from textgym_agents.reports.summary import (
     phase_times,
     title_of,
 )
-from textgym_agents.reports.texts import figure, visible
+from textgym_agents.reports.texts import figure, one_line, visible
 from textgym_agents.terminal.plots import braille_plot
 from textgym_agents.terminal.rollout_list import RolloutList
 from textgym_agents.terminal.rollout_text import MEASURES, rollout_text
@@ -56,8 +56,9 @@ class Plot(Static):
         width = max(4, self.size.width)
         lines = braille_plot(self.curve.x, self.curve.y, width=width, height=_PLOT_LINES)
         last = figure(known[-1], share=self.share)
-        text = Text(no_wrap=True, overflow="ellipsis").append(f"{self.title}  ", "bold")
-        text.append(f"{last}\n", "bold green").append("\n".join(lines), "cyan")
+        title = one_line(self.title, max(4, width - len(last) - 2))
+        text = Text(f"{title}  ", "dim").append(f"{last}\n", "bold")
+        text.append("\n".join(lines), "cyan")
         return text.append(f"\n{low} to {high}", "dim")
 
 
@@ -69,14 +70,23 @@ class RunApp(App[None]):
     """
 
     CSS = """
-    #plots { grid-size: 3; grid-gutter: 1 2; grid-rows: 8; height: auto; padding: 1 2; }
+    #plots { grid-size: 1; grid-gutter: 1 2; grid-rows: 8; height: auto; padding: 1 2; }
     #summary { padding: 1 2 0 2; height: auto; }
     #filter { margin: 0 1; }
     #count { padding: 0 2; color: $text-muted; height: 1; }
-    #list { width: 55%; padding: 0 1; }
-    #detail { width: 45%; padding: 0 2; border-left: solid $primary; }
+    #panes { layout: vertical; }
+    #list { height: 45%; padding: 0 1; }
+    #detail { padding: 0 2; border-top: solid $primary; }
+    .-normal #plots { grid-size: 2; }
+    .-normal #panes, .-wide #panes { layout: horizontal; }
+    .-normal #list, .-wide #list { width: 55%; height: 100%; }
+    .-normal #detail, .-wide #detail { width: 45%; border-top: none; border-left: solid $primary; }
+    .-wide #plots { grid-size: 3; }
     #alarms { padding: 1 2; }
     """
+    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [
+        (0, "-narrow"), (90, "-normal"), (130, "-wide"),
+    ]  # fmt: skip
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("m", "tab('metrics')", "Metrics"),
         Binding("r", "tab('rollouts')", "Rollouts"),
@@ -97,7 +107,7 @@ class RunApp(App[None]):
 
     def compose(self) -> ComposeResult:
         """Lay out the app."""
-        yield Header()
+        yield Header(icon="")
         with TabbedContent(initial="metrics"):
             with TabPane("Metrics", id="metrics"), VerticalScroll():
                 yield Static(id="summary")
@@ -105,7 +115,7 @@ class RunApp(App[None]):
             with TabPane("Rollouts", id="rollouts"):
                 yield Input(id="filter", placeholder="words  reward<0.5  success:no  tokens>20")
                 yield Label(id="count")
-                with Horizontal():
+                with Horizontal(id="panes"):
                     yield RolloutList()
                     with VerticalScroll(id="detail"):
                         yield Static(id="rollout")
@@ -124,13 +134,13 @@ class RunApp(App[None]):
         version = run_version(self.path)
         if version == self._version:
             return
+        self._version = version
         try:
             run = read_run(self.path)
         except ConfigError as error:  # moved or removed meanwhile; what was read stays
             self.call_from_thread(self.notify, str(error), severity="error", markup=False)
             return
         table = make_table(read_rollout_files([run], self._files.read))
-        self._version = version
         self.call_from_thread(self.show, Known(run, table))
 
     def show(self, known: Known) -> None:
@@ -222,7 +232,9 @@ def summary_table(run: Run) -> Table:
     figures = Table.grid(padding=(0, 3))
     for row in before_and_after(run):
         first, last = (figure(row[end]["value"], share=row["share"]) for end in ("first", "last"))
-        figures.add_row(Text(row["label"]), Text(first, "dim"), "→", Text(last, "bold green"))
+        figures.add_row(
+            Text(f"{row['label']} {row['variant']}"), Text(first, "dim"), "→", Text(last, "bold")
+        )
     table.add_row(figures)
     times = "  ".join(f"{name} {seconds:,.1f} s" for name, seconds in phase_times(run))
     table.add_row(Text(times, "dim"))

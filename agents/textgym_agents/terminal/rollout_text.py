@@ -46,7 +46,7 @@ def rollout_text(table: RolloutTable, i: int, measure: str) -> Text:
         text.append(visible(row["completion"]) or "(empty)")
     _heading(text, "verdict")
     for name, value in _verdict(row):
-        text.append(f"{name:<12}", _DIM).append(f"{visible(value)}\n")
+        text.append(f"{name:<15} ", _DIM).append(f"{visible(value)}\n")
     return text
 
 

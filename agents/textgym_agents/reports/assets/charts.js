@@ -76,7 +76,7 @@ class Chart {
     this.sy = (y) => MARGIN.top + (1 - (y - box.y0) / (box.y1 - box.y0)) * down;
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     const ys = niceTicks(box.y0, box.y1, height < 150 ? 3 : 5);
-    const xs = niceTicks(box.x0, box.x1, Math.max(2, Math.floor(across / 60)), [1, 2, 5, 10]).filter(Number.isInteger);
+    const xs = niceTicks(box.x0, box.x1, Math.max(2, Math.floor(across / 48)), [1, 2, 5, 10]).filter(Number.isInteger);
     const shown = (y) => (share ? `${Math.round(1000 * y) / 10} %`.replace("-", "−") : figure(y));
     this.cross = draw("g", {});
     empty(this.svg,

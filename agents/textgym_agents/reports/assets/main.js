@@ -2,17 +2,21 @@
 const POLL_MILLISECONDS = 2000;
 let browser, fresh = null;
 
-function showRuns(report) {
+function showReport(report) {
+  showMetrics(report);
+  drawConfigurations(report);
+  browser.show(report);
+  document.documentElement.dataset.ready = "true";
+}
+
+function showMetrics(report) {
   drawOverview(report);
   drawCurves(report);
   drawTimes(report);
-  drawConfigurations(report);
 }
 
-function showReport(report) {
-  showRuns(report);
-  browser.show(report);
-}
+// What somebody reads just now is not drawn anew under their eyes.
+const isRead = () => document.querySelector(".chart:hover, .chart:focus-within") !== null;
 
 async function fetchText(path, tag) {
   const answer = await fetch(path, { cache: "no-store", headers: tag ? { "If-None-Match": tag } : {} });
@@ -34,27 +38,29 @@ function offerFresh(number) {
   button.textContent = `${INTEGER.format(number)} new rollout${number === 1 ? "" : "s"}: show`;
 }
 
-async function loadRollouts() {
+async function load() {
   const report = readDocument((await fetchText("report")).text);
-  browser.show(report);
+  showReport(report);
   fresh = report.rollouts.found;
   offerFresh(0);
-  return report;
 }
 
 async function follow() {
-  let tag = null;
-  showRuns(await loadRollouts());
-  byId("fresh").addEventListener("click", () => loadRollouts().then(() => byId("list").focus()));
+  let tag = null, waiting = null;
+  await load();
+  byId("fresh").addEventListener("click", () => load().then(() => byId("list").focus()));
   for (;;) {
     try {
       const { tag: newer, text } = await fetchText("runs", tag);
       tag = newer;
       if (text !== null) {
-        const report = JSON.parse(text);
-        showRuns(report);
-        if (!fresh && report.found) await loadRollouts();
-        else offerFresh(report.found - fresh);
+        waiting = JSON.parse(text);
+        if (!fresh && waiting.found) await load();
+        else offerFresh(waiting.found - fresh);
+      }
+      if (waiting && !isRead()) {
+        showMetrics(waiting);
+        waiting = null;
       }
       tellLive("live");
     } catch (error) {
@@ -70,7 +76,6 @@ async function start() {
   if (!payload) return follow();
   if (typeof DecompressionStream === "undefined") throw new Error("This browser is too old to unpack the report: it needs DecompressionStream (2023 or newer).");
   showReport(readDocument(await unpack(payload)));
-  document.documentElement.dataset.ready = "true";
 }
 
 start().catch((error) => {

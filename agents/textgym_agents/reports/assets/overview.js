@@ -7,7 +7,7 @@ function drawOverview(report) {
   empty(byId("headlines"), single ? runs[0].headlines.map(headline) : null);
   empty(byId("problems"), runs.flatMap((run) => run.problems.map((problem) =>
     make("p", { class: "notice" }, `${single ? "" : run.name + ": "}${visible(problem)}`))));
-  const tables = single ? [beforeAfter(runs[0]), alarms(report)] : [alarms(report)];
+  const tables = single ? [beforeAfter(runs[0]), alarms(report)].flat() : [alarms(report)];
   empty(byId("tables"), single ? null : byRun(report),
     make("div", { class: "pair" }, tables, runs.map((run) => suites(run, single))));
 }
@@ -39,12 +39,15 @@ function cell(each, share) {
 }
 
 function beforeAfter(run) {
-  if (!run.beforeAfter.length) return null;
-  const rows = run.beforeAfter.map(({ label, share, first, last }) => make("tr", {}, make("th", { scope: "row" }, label),
-    cell(first, share), cell(last, share), make("td", { class: "n" }, first.iteration === last.iteration ? "–" : change(first.value, last.value, share))));
-  const { first, last } = run.beforeAfter[0], unit = run.unit.replace(/s$/, "");
-  const columns = ["", `${unit} ${figure(first.iteration)}`, `${unit} ${figure(last.iteration)}`, "change"];
-  return table("Before and after", columns, rows);
+  const variants = [...new Set(run.beforeAfter.map((each) => each.variant))];
+  return variants.map((variant) => {
+    const found = run.beforeAfter.filter((each) => each.variant === variant);
+    const rows = found.map(({ label, share, first, last }) => make("tr", {}, make("th", { scope: "row" }, label),
+      cell(first, share), cell(last, share), make("td", { class: "n" }, first.iteration === last.iteration ? "–" : change(first.value, last.value, share))));
+    const { first, last } = found[0], unit = run.unit.replace(/s$/, "");
+    const columns = ["", `${unit} ${figure(first.iteration)}`, `${unit} ${figure(last.iteration)}`, "change"];
+    return table(`Before and after${variant && ", " + variant}`, columns, rows);
+  });
 }
 
 function alarms(report) {
