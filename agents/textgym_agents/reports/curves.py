@@ -42,7 +42,7 @@ _NOT_COMPARED = {
 class Sampled(NamedTuple):
     """Where the spread of a metric stands."""
 
-    count: str
+    total: str
     """How many episodes the metric is over."""
     left_out: str | None = None
     """How many of them had no score."""
@@ -117,7 +117,7 @@ def interval(name: str, row: Row, *, group_size: float = 1.0) -> tuple[float, fl
     sampled, value = SAMPLED.get(name), number(row.get(name))
     if sampled is None or value is None:
         return None
-    count = number(row.get(sampled.count))
+    count = number(row.get(sampled.total))
     if count is None:
         return None
     if sampled.left_out is not None:

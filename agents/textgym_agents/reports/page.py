@@ -27,7 +27,7 @@ def make_page(title: str, document: bytes | None) -> str:
     style = _asset("report.css")
     script = '"use strict";\n(() => {\n' + "".join(map(_asset, SCRIPTS)) + "})();\n"
     values = {
-        "title": html.escape(title),
+        "title": html.escape(title).encode("utf-8", "replace").decode("utf-8"),
         "policy": _policy(style, script, is_served=document is None),
         "style": style,
         "script": script,

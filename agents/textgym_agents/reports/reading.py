@@ -103,9 +103,10 @@ def _checked(path: Path) -> Path:
 
 
 def _family(run: RunDirectory, config: dict[str, Any]) -> Family:
-    kind = run.kind
-    if kind == "sft" or kind == "dpo":
-        return kind
+    if run.kind == "sft":
+        return "sft"
+    if run.kind == "dpo":
+        return "dpo"
     return "agent" if "agent" in config else "lm"
 
 

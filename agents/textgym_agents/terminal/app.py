@@ -75,7 +75,7 @@ class RunApp(App[None]):
     #filter { margin: 0 1; }
     #count { padding: 0 2; color: $text-muted; height: 1; }
     #panes { layout: vertical; }
-    #list { height: 45%; padding: 0 1; }
+    #list { height: 45%; padding: 0 1; overflow-x: hidden; }
     #detail { padding: 0 2; border-top: solid $primary; }
     .-normal #plots { grid-size: 2; }
     .-normal #panes, .-wide #panes { layout: horizontal; }
@@ -84,9 +84,8 @@ class RunApp(App[None]):
     .-wide #plots { grid-size: 3; }
     #alarms { padding: 1 2; }
     """
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [
-        (0, "-narrow"), (90, "-normal"), (130, "-wide"),
-    ]  # fmt: skip
+    # the base class declares it as an attribute of instances
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (90, "-normal"), (130, "-wide")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("m", "tab('metrics')", "Metrics"),
         Binding("r", "tab('rollouts')", "Rollouts"),

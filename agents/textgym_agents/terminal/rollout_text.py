@@ -80,7 +80,8 @@ def _verdict(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
     success = {None: "", 0: "no success", 1: "success"}[row["success"]]
     yield "reward", f"{figure(row['reward'])}  {success}"
     for name, value in row["parts"].items():
-        yield f"  {name}", figure(value)
+        if value is not None:  # else another route scored it
+            yield f"  {name}", figure(value)
     for name in ("status", "label", "target", "extracted", "reason", "error", "task", "finish"):
         if row[name]:
             yield name, row[name]

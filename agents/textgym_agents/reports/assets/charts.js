@@ -138,7 +138,6 @@ class Chart {
       return make("div", {}, `${each.full || each.label ? (each.full || each.label) + ": " : ""}${figure(y[i], share)}${spread}`);
     }));
     const frame = this.node.clientWidth, box = this.tip.offsetWidth;
-    this.tip.style.left = `${Math.max(4, Math.min(frame - box - 4, x + 26 > frame / 2 ? x - box : x + 30))}px`;
-    this.tip.style.top = "2.6rem";
+    this.tip.style.left = `${Math.max(4, Math.min(frame - box - 4, x + 16 - box / 2))}px`;
   }
 }

@@ -215,12 +215,12 @@ function verdict(rollout) {
 }
 
 function components(rollout) {
-  const parts = Object.entries(rollout.parts);
+  const parts = Object.entries(rollout.parts).filter(([, value]) => value !== null);
   if (!parts.length) return null;
-  const size = Math.max(1, ...parts.map(([, value]) => Math.abs(value ?? 0)));
+  const size = Math.max(1, ...parts.map(([, value]) => Math.abs(value)));
   const signed = parts.some(([, value]) => value < 0), zero = signed ? 50 : 0, whole = signed ? 50 : 100;
   return [make("h4", {}, "Components of the reward"), make("div", { class: "parts" }, parts.map(([name, value]) => {
-    const width = (whole * Math.abs(value ?? 0)) / size;
+    const width = (whole * Math.abs(value)) / size;
     return [make("span", {}, visible(name)), make("span", { class: "n" }, figure(value)),
       make("span", { class: "meter", "aria-hidden": "true" }, make("i", { style: { left: `${value < 0 ? zero - width : zero}%`, width: `${width}%` } }))];
   }))];
