@@ -38,7 +38,7 @@ _HEADLINES = {
 _MOST_HEADLINES = 2
 _SHARES = re.compile(r"evaluation/(greedy|sampled)(/.+)?|\w+/success|.*accurac(y|ies)|.*share.*")
 """Metrics that are shares: shown in per cent."""
-_HIDDEN = re.compile(r"evaluation/(num_episodes|.*_std|.*_parts/.+|.*_reward/.+)")
+_HIDDEN = re.compile(r"evaluation/(num_episodes|.*_std|.*_parts/.+)")
 _VARIANT = re.compile(r"(exact_|share_)?(greedy|sampled)(?![a-z])")
 _LABELS = {
     "": "success", "exact": "exact return", "share": "share of the optimum", "length": "tokens",
@@ -119,12 +119,13 @@ def before_and_after(run: Run) -> list[dict[str, Any]]:
     """Return the metrics of the first and of the last evaluation."""
     rows = run.phase("evaluation")
     names = dict.fromkeys(name for row in rows for name in row if name.startswith("evaluation/"))
+    known = {name: [row for row in rows if number(row.get(name)) is not None] for name in names}
     found = []
-    for name in names:
-        known = [row for row in rows if number(row.get(name)) is not None]
-        if known and not _HIDDEN.fullmatch(name):
+    for name, own in known.items():
+        success = name.replace("_reward/", "/")  # of a task, which says it better
+        if own and (success == name or not known.get(success)) and not _HIDDEN.fullmatch(name):
             label, variant = label_of(name)
-            found.append({"label": label, "variant": variant, **_change(name, known)})
+            found.append({"label": label, "variant": variant, **_change(name, own)})
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -103,6 +104,7 @@ class RunApp(App[None]):
         self.known: Known | None = None
         self._files = FileCache()
         self._version: object = None
+        self._lock = threading.Lock()
 
     def compose(self) -> ComposeResult:
         """Lay out the app."""
@@ -127,20 +129,21 @@ class RunApp(App[None]):
         self.read()
         self.set_interval(READ_EVERY, self.read)
 
-    @work(thread=True, exclusive=True)
+    @work(thread=True)
     def read(self) -> None:
         """Read what is new of the run, beside the app."""
         version = run_version(self.path)
-        if version == self._version:
+        if self._lock.locked() or version == self._version:
             return
-        self._version = version
-        try:
-            run = read_run(self.path)
-        except ConfigError as error:  # moved or removed meanwhile; what was read stays
-            self.call_from_thread(self.notify, str(error), severity="error", markup=False)
-            return
-        table = make_table(read_rollout_files([run], self._files.read))
-        self.call_from_thread(self.show, Known(run, table))
+        with self._lock:
+            self._version = version
+            try:
+                run = read_run(self.path)
+                table = make_table(read_rollout_files([run], self._files.read))
+            except (ConfigError, OSError) as error:  # moved meanwhile; what was read stays
+                self.call_from_thread(self.notify, str(error), severity="error", markup=False)
+                return
+            self.call_from_thread(self.show, Known(run, table))
 
     def show(self, known: Known) -> None:
         """Show what was read."""
