@@ -17,8 +17,10 @@ from textgym_agents.reports.curves import (
     repetitions,
 )
 from textgym_agents.reports.reading import RolloutFile, Run, read_rollouts, read_run, rollout_paths
-from textgym_agents.reports.rollout_table import MOST_ROLLOUTS, RolloutTable, make_table
+from textgym_agents.reports.rollout_table import MOST_ROLLOUTS, RolloutTable, make_table, thin
 
+MOST_BYTES = 128_000_000
+"""Of files of rollouts that are read of one run."""
 ReadRollouts = Callable[[Path], RolloutFile]
 
 
@@ -26,10 +28,24 @@ def read_rollout_files(
     runs: Sequence[Run], read: ReadRollouts = read_rollouts
 ) -> list[list[RolloutFile]]:
     """Return the files of rollouts of each run; what could not be read joins its problems."""
-    files = [[read(path) for path in rollout_paths(run.path)] for run in runs]
+    files = [[read(path) for path in _chosen_paths(run)] for run in runs]
     for run, own in zip(runs, files, strict=True):
         run.problems.extend(problem for file in own for problem in file.problems)
     return files
+
+
+def _chosen_paths(run: Run) -> list[Path]:
+    """Return the files of rollouts, or as many, evenly spread, as memory should hold."""
+    paths = rollout_paths(run.path)
+    size = sum(path.stat().st_size for path in paths)
+    if size <= MOST_BYTES:
+        return paths
+    chosen = thin(paths, max(2, int(len(paths) * MOST_BYTES / size)))
+    run.problems.append(
+        f"rollouts: {len(chosen)} of {len(paths)} files were read, evenly spread; all have "
+        f"{size / 1e6:,.0f} MB"
+    )
+    return chosen
 
 
 def make_document(

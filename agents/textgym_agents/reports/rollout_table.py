@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from textgym_agents.reports.reading import RolloutFile, Row, number
+
+AnyThing = TypeVar("AnyThing")
 
 MOST_ROLLOUTS = 10_000
 MOST_CHARACTERS = 48_000_000
@@ -77,14 +79,14 @@ def make_table(runs: Sequence[Iterable[RolloutFile]], *, most: int = MOST_ROLLOU
     return RolloutTable(columns, list(numbers), _token_lines(kept), len(places))
 
 
-def thin(places: Sequence[Place], most: int) -> list[Place]:
+def thin(things: Sequence[AnyThing], most: int) -> list[AnyThing]:
     """Return at most so many, evenly spread; the first and the last are among them."""
-    count = len(places)
+    count = len(things)
     if count <= most:
-        return list(places)
+        return list(things)
     if most < 2:
-        return list(places[:most])
-    return [places[round(i * (count - 1) / (most - 1))] for i in range(most)]
+        return list(things[:most])
+    return [things[round(i * (count - 1) / (most - 1))] for i in range(most)]
 
 
 def _num_characters(place: Place) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from textgym_agents.reports import rollout_table
-from textgym_agents.reports.reading import RolloutFile
+from textgym_agents.reports import document, rollout_table
+from textgym_agents.reports.reading import RolloutFile, read_run, rollout_paths
 from textgym_agents.reports.rollout_table import RolloutTable, make_table
 
 MakeRecord = Callable[..., dict[str, Any]]
@@ -85,6 +86,22 @@ def test_no_more_text_and_tokens_than_a_page_holds(
     assert max(b - a for a, b in itertools.pairwise(kept)) <= 6
     monkeypatch.setattr(rollout_table, "MOST_CHARACTERS", 50 * len("Count to 10n10!"))
     assert 45 <= len(table_of(records)) <= 55
+
+
+def test_no_more_files_are_read_than_memory_should_hold(
+    tmp_path: Path,
+    make_run: Callable[..., Path],
+    make_record: MakeRecord,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = {f"iteration_{i:07d}": [make_record(i)] for i in range(10, 50)}
+    run = read_run(make_run(tmp_path / "run", **files))
+    size = sum(path.stat().st_size for path in rollout_paths(run.path))
+    monkeypatch.setattr(document, "MOST_BYTES", size // 4)
+    (found,) = document.read_rollout_files([run])
+    assert len(found) == 10
+    assert (found[0].iteration, found[-1].iteration) == (10, 49)
+    assert run.problems[-1].startswith("rollouts: 10 of 40 files were read")
 
 
 def test_nothing_is_a_table_too() -> None:
