@@ -70,7 +70,7 @@ def facts_of(run: Run) -> list[tuple[str, str]]:
     env, packages = _section(run.config, "env"), _section(run.environment, "packages")
     git = _section(run.environment, "git")
     facts = [
-        ("environment", env.get("id")),
+        ("environment", env.get("id") if run.family == "lm" else None),
         ("seed", run.config.get("seed")),
         (
             unit_of(run),

@@ -7,9 +7,9 @@ function drawOverview(report) {
   empty(byId("headlines"), single ? runs[0].headlines.map(headline) : null);
   empty(byId("problems"), runs.flatMap((run) => run.problems.map((problem) =>
     make("p", { class: "notice" }, `${single ? "" : run.name + ": "}${visible(problem)}`))));
-  const tables = single ? [beforeAfter(runs[0]), alarms(report)].flat() : [alarms(report)];
+  const before = single ? beforeAfter(runs[0]) : [];
   empty(byId("tables"), single ? null : byRun(report),
-    make("div", { class: "pair" }, tables, runs.map((run) => suites(run, single))));
+    make("div", { class: "pair" }, before, alarms(report, before.length % 2 === 0), runs.map((run) => suites(run, single))));
 }
 
 function commonTitle(runs) {
@@ -50,20 +50,22 @@ function beforeAfter(run) {
   });
 }
 
-function alarms(report) {
+function alarms(report, whole) {
   const { runs } = report;
   const found = runs.flatMap((run, i) => run.alarms.map(([at, text]) => make("li", {},
     make("span", { class: "at" }, runs.length > 1 ? swatch(runColour(report, i)) : null, figure(at)), make("span", {}, visible(text)))));
-  return make("section", { class: "table", "aria-label": "Alarms" }, make("table", {}, make("caption", {}, "Alarms")),
+  return make("section", { class: whole ? "table whole" : "table", "aria-label": "Alarms" }, make("table", {}, make("caption", {}, "Alarms")),
     found.length ? make("ul", { class: "alarms" }, found) : make("p", { class: "alarms spread", style: { padding: "0 1rem .8rem" } }, "None was raised."));
 }
 
 function suites(run, single) {
   if (!run.suites) return null;
-  const rows = run.suites.rows.map(({ suite, metric, share, figures }) => make("tr", {},
-    make("th", { scope: "row" }, `${suite} `, make("span", { class: "spread" }, metric)), figures.map((each) => cell(each, share))));
+  const rows = run.suites.rows.map(({ suite, metric, share, figures }, i, all) => make("tr", {},
+    make("th", { scope: "row" }, i && all[i - 1].suite === suite ? "" : suite), make("td", {}, metric), figures.map((each) => cell(each, share))));
   const columns = run.suites.checkpoints.map((name) => name.replace(/^iteration-0*(?=\d)/, "iteration "));
-  return table(single ? "Suites" : `Suites of ${run.name}`, ["", ...columns], rows);
+  const found = table(single ? "Suites" : `Suites of ${run.name}`, ["suite", "", ...columns], rows);
+  found.classList.add("whole");
+  return found;
 }
 
 function byRun(report) {
@@ -81,9 +83,10 @@ const hiddenRuns = new Set();
 
 function drawCurves(report) {
   const groups = report.groups.length > 0;
+  const shaded = report.runs.some((run) => Object.values(run.curves).some((curve) => curve.low));
   byId("curves-note").textContent = groups
     ? "Runs that differ by their seed alone are drawn as their mean, with Student's 95 % interval; single runs are faint."
-    : "Shaded: 95 % intervals over episodes, where the metrics tell their spread.";
+    : shaded ? "Shaded: 95 % intervals over episodes, where the metrics tell their spread." : "";
   drawLegend(report);
   const main = report.panels.filter((panel) => panel.main), rest = report.panels.filter((panel) => !panel.main);
   const nodes = (panels) => panels.map((panel) => chartOf(report, panel)).filter(Boolean);
