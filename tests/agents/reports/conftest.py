@@ -100,9 +100,12 @@ def write_lines(path: Path, rows: Sequence[Record]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Headless Chromium; skip the test where there is none."""
+    """Headless Chromium; skip the test where there is none.
+
+    One per file: while it is there, an event loop runs that no other test may meet.
+    """
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     names = [os.environ.get("CHROMIUM", ""), *CHROMIUMS]
     path = next((found for name in names if name and (found := shutil.which(name))), None)
