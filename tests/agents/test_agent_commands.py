@@ -16,7 +16,14 @@ from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv
 
 from textgym.cli.main import main
 
-FILES = {"config.yaml", "environment.json", "metrics.jsonl", "curves.png", "checkpoints"}
+FILES = {
+    "config.yaml",
+    "environment.json",
+    "metrics.jsonl",
+    "curves.png",
+    "report.html",
+    "checkpoints",
+}
 
 
 def train(*arguments: object) -> int:

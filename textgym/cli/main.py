@@ -36,6 +36,8 @@ _KNOWN_HELP = {
     "evaluate": "measure a run or a model on held-out prompts or suites",
     "sft": "fine-tune a language model on demonstrations",
     "dpo": "tune a language model on preference pairs",
+    "report": "write the page of a run, or of several side by side",
+    "view": "look into a run in the terminal",
     "recipe": "run a published recipe, stage after stage",
     "plan": "predict the memory of a run, and what fits",
     "compare-tuning": "train full, last layers and LoRA side by side",

@@ -87,6 +87,7 @@ def train(console: Console, args: argparse.Namespace, run: RunDirectory) -> None
     rows = rows_of(run.read_metrics(), "evaluation")
     console.print(_table(f"{config.agent} on {task_name(config.env)}", rows, _optimum(config)))
     console.print(f"curves: {run.plot_path}", highlight=False, soft_wrap=True)
+    console.print(f"report: {run.report_path}", highlight=False, soft_wrap=True)
 
 
 def _stored_config(args: argparse.Namespace, run: RunDirectory) -> AgentRunConfig:

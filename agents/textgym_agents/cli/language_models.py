@@ -52,7 +52,8 @@ OPTIONAL = ("evaluation/greedy", "evaluation/sampled", "evaluation/exact_greedy"
             "evaluation/share_sampled")  # fmt: skip
 """Metrics that have no row where no column knows them."""
 RESUMABLE = (
-    "iterations", "checkpoint_every", "keep_checkpoints", "log_rollouts", "threads", "report_to",
+    "iterations", "checkpoint_every", "keep_checkpoints", "log_rollouts", "log_tokens", "threads",
+    "report_to",
 )  # fmt: skip
 RESUMABLE_SECTIONS = ("evaluation", "engine")
 
@@ -175,6 +176,7 @@ def _print_before_after(console: Console, run: RunDirectory) -> None:
     columns = ("before PPO", f"after {after['iteration']} iterations")
     console.print(_table("held-out prompts", columns, [before, after]))
     console.print(f"curves: {run.plot_path}", highlight=False, soft_wrap=True)
+    console.print(f"report: {run.report_path}", highlight=False, soft_wrap=True)
 
 
 def _table(title: str, columns: Iterable[str], rows: list[dict[str, Any]]) -> Table:

@@ -128,6 +128,7 @@ def _report(console: Console, run: RunDirectory, kind: str) -> None:
     policy = run.latest_checkpoint()
     console.print(f"policy: {policy}/policy", highlight=False, soft_wrap=True)
     console.print(f"curves: {run.plot_path}", highlight=False, soft_wrap=True)
+    console.print(f"report: {run.report_path}", highlight=False, soft_wrap=True)
 
 
 def _table(kind: str, rows: list[dict[str, Any]]) -> Table:

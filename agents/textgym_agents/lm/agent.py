@@ -32,6 +32,7 @@ from textgym_agents.lm.optimizer import make_optimizer, set_learning_rate
 from textgym_agents.lm.reference import RemoteReference
 from textgym_agents.lm.samples import Samples, gather_samples
 from textgym_agents.lm.texts import completion_text, encode
+from textgym_agents.lm.token_records import keep_measures
 from textgym_agents.lm.transcript import Rollout
 from textgym_agents.processes import ONE, Processes
 
@@ -245,6 +246,9 @@ class PPOAgent:
                 off_scores = off_tokens.sum(dim=1)
             per_sample = samples.advantages(config.estimator, self.baseline, penalty=off_scores)
         buffer.compute_returns_and_advantages(config, per_sample)
+        if self.config.log_tokens:
+            logged = samples.transcripts[: self.config.log_rollouts]
+            keep_measures(logged, buffer.batch, nats, has_critic=config.has_critic)
         if nats is not None and old is not None:
             metrics |= self._kl_metrics(nats, batch.action_mask, old.entropy)
         return metrics | (value_metrics(buffer.batch) if config.has_critic else {})

@@ -270,6 +270,8 @@ class TrainConfig(Config):
     """The held-out metric whose highest value makes a checkpoint the best."""
     log_rollouts: int = Field(default=8, ge=0)
     """Episodes per iteration that are written to rollouts/."""
+    log_tokens: bool = True
+    """Write with them the text, log-probability, value, advantage and KL of each token."""
     report_to: tuple[TrackerName, ...] = ()
     """Trackers besides TensorBoard: wandb, mlflow, trackio."""
     env: EnvConfig = EnvConfig()

@@ -45,11 +45,12 @@ class EvaluationResult(NamedTuple):
 
         Where the prompts are of several tasks, success and reward of each are there as well.
         """
-        rows = dict(self.exact)
+        rows = {**self.exact, "evaluation/num_episodes": float(len(self.greedy.transcripts))}
         for name, rollout in (("greedy", self.greedy), ("sampled", self.sampled)):
             measured = rollout.metrics()
             rows[f"evaluation/{name}"] = measured["rollout/success"]
             rows[f"evaluation/{name}_reward"] = measured["rollout/reward"]
+            rows[f"evaluation/{name}_reward_std"] = measured["rollout/reward_std"]
             rows[f"evaluation/{name}_length"] = measured["rollout/length"]
             rows[f"evaluation/{name}_failed"] = measured["rollout/num_failed"]
             for key, value in measured.items():

@@ -6,13 +6,17 @@ Every process of a run has a recorder, and all of them know the same; the main o
 from __future__ import annotations
 
 import math
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
 
 from textgym.errors import ConfigError, did_you_mean
 from textgym_agents.lm.alarms import Alarms
 from textgym_agents.lm.checkpoint import BestCheckpoint, TrainState
 from textgym_agents.lm.config import TrainConfig
 from textgym_agents.lm.evaluation import EvaluationResult
-from textgym_agents.lm.transcript import Rollout
+from textgym_agents.lm.token_records import token_record
+from textgym_agents.lm.transcript import Rollout, Transcript
 from textgym_agents.processes import Processes
 from textgym_agents.run.directory import RunDirectory, rows_of
 from textgym_agents.run.metrics import MetricsLog, SilentLog
@@ -28,6 +32,7 @@ class Recorder:
         processes: of the run.
         progress: is told of every step.
         alarms: look at the metrics of each iteration.
+        tokenizer: gives the texts of single tokens.
     """
 
     def __init__(
@@ -37,9 +42,10 @@ class Recorder:
         processes: Processes,
         progress: Progress,
         alarms: Alarms,
+        tokenizer: PreTrainedTokenizerBase,
     ) -> None:
         self.run, self.config, self.processes = run, config, processes
-        self.progress, self.alarms = progress, alarms
+        self.progress, self.alarms, self.tokenizer = progress, alarms, tokenizer
         self.best: BestCheckpoint | None = None
         self._log: MetricsLog | SilentLog = SilentLog()
 
@@ -83,14 +89,14 @@ class Recorder:
             self.progress.note(f"warning: iteration {number}: {alarm}")
             self._log.alarm(number, alarm)
 
-    def evaluation(self, iteration: int, result: EvaluationResult) -> bool:
-        """Write an evaluation, and return whether the policy is the best so far.
+    def evaluation(self, iteration: int, result: EvaluationResult, seconds: float) -> bool:
+        """Write an evaluation that took so long; return whether the policy is the best so far.
 
         Raises:
             ConfigError: it has no metric of the name `best_metric`.
         """
         metrics, name = result.metrics(), self.config.best_metric
-        self._log.write("evaluation", iteration, metrics)
+        self._log.write("evaluation", iteration, {**metrics, "time/evaluation_seconds": seconds})
         self._keep(f"evaluation-{iteration:07d}", result.greedy)
         if name not in metrics:
             raise ConfigError(
@@ -106,4 +112,8 @@ class Recorder:
         kept = rollout.transcripts[: self.config.log_rollouts]
         kept += [t for t in rollout.transcripts[len(kept) :] if t.failure is not None]
         if kept and self.processes.is_main:
-            self.run.write_rollouts(name, [t.record() for t in kept])
+            self.run.write_rollouts(name, [self._record(t) for t in kept])
+
+    def _record(self, transcript: Transcript) -> dict[str, Any]:
+        tokens = token_record(transcript, self.tokenizer) if self.config.log_tokens else {}
+        return {**transcript.record(), **tokens}

@@ -17,7 +17,7 @@ from textgym_agents.core.config import PPOConfig
 from textgym_agents.core.estimators import Estimator, GaeEstimator
 from textgym_agents.core.groups import group_normalise
 from textgym_agents.lm.collection import scores_of
-from textgym_agents.lm.transcript import Rollout
+from textgym_agents.lm.transcript import Rollout, Transcript
 
 
 class Samples(NamedTuple):
@@ -25,6 +25,8 @@ class Samples(NamedTuple):
 
     buffer: MemoryBuffer
     """The B episodes."""
+    transcripts: list[Transcript]
+    """Those that they are of."""
     scores: Tensor
     """(P, G) float64: with what their length has taken off; nan where there is none."""
     places: Tensor
@@ -64,7 +66,8 @@ def gather_samples(rollout: Rollout, config: PPOConfig) -> Samples:
             buffer.add(transcript.episode(terminal_reward=reward))
             places.append(i)
     index = torch.tensor(places, dtype=torch.int64)
-    return Samples(buffer, scores, index, [t.domain for t in kept])
+    chosen = [kept[i] for i in places]
+    return Samples(buffer, chosen, scores, index, [t.domain for t in kept])
 
 
 def _gae_of(config: PPOConfig) -> GaeEstimator | None:

@@ -31,6 +31,7 @@ from textgym_agents.lm.evaluation import evaluate, make_held_out
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.recorder import Recorder
 from textgym_agents.processes import PeerError, Processes
+from textgym_agents.reports.writing import refresh_report
 from textgym_agents.run.directory import RunDirectory
 from textgym_agents.run.disk import check_room, disk_errors
 from textgym_agents.run.environment import describe_environment
@@ -114,7 +115,9 @@ class Trainer:
         self.held_out = make_held_out(agent)
         self._open.callback(self.held_out.envs.close)
         alarms = Alarms(expects_ratio_1=not isinstance(agent.correction, Bypass))
-        self.recorder = Recorder(run, self.config, self.processes, progress, alarms)
+        self.recorder = Recorder(
+            run, self.config, self.processes, progress, alarms, agent.network.tokenizer
+        )
         self._open.callback(self.recorder.close)
         self.num_iterations = self._count_iterations()
         agent.plan(self.num_iterations * self.config.rollout.num_episodes)
@@ -173,12 +176,16 @@ class Trainer:
                 if must_save or must_end:
                     self._save(done)
                 self._end_if(must_end and not is_last)
-            self.processes.from_main(lambda: plot_run(self.run))
+            self.processes.from_main(self._show)
 
     def _end_if(self, must_end: bool) -> None:
         if must_end:
-            self.processes.from_main(lambda: plot_run(self.run))
+            self.processes.from_main(self._show)
             raise KeyboardInterrupt
+
+    def _show(self) -> None:
+        plot_run(self.run)
+        refresh_report(self.run)
 
     def _save(self, done: int) -> None:
         """Write a checkpoint, and see that there is room for the next while nothing is lost yet."""
@@ -223,6 +230,7 @@ class Trainer:
             processes=self.processes,
         )
         self.progress.start_phase("cold start", config.steps)
+        since_row = time.perf_counter()
         for step in range(config.steps):
             started = time.perf_counter()
             with kept_if_not_finite(self.agent, self.run, f"cold-start-{step + 1:07d}"):
@@ -230,7 +238,10 @@ class Trainer:
             seconds = time.perf_counter() - started
             self.progress.advance(metrics, metrics["cold_start/num_tokens"] / seconds)
             if (step + 1) % COLD_START_LOG_EVERY == 0 or step + 1 == config.steps:
-                self.recorder.cold_start(step + 1, metrics)
+                now = time.perf_counter()
+                times = {"time/cold_start_seconds": now - since_row}
+                self.recorder.cold_start(step + 1, {**metrics, **times})
+                since_row = now
             if self.processes.any(interrupt.requested):
                 raise KeyboardInterrupt
         self.agent.end_cold_start()
@@ -269,4 +280,6 @@ class Trainer:
 
     def _evaluate(self, iteration: int) -> bool:
         """Answer the held-out prompts and return whether the policy is the best so far."""
-        return self.recorder.evaluation(iteration, evaluate(self.agent, self.held_out))
+        started = time.perf_counter()
+        result = evaluate(self.agent, self.held_out)
+        return self.recorder.evaluation(iteration, result, time.perf_counter() - started)

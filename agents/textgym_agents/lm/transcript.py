@@ -6,7 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -14,6 +14,9 @@ from textgym.errors import TextGymError
 from textgym.prompt import Prompt
 from textgym_agents.core.buffer import Episode
 from textgym_agents.lm.engine import Generation
+
+if TYPE_CHECKING:
+    from textgym_agents.lm.token_records import TokenMeasures
 
 
 @dataclass
@@ -47,6 +50,8 @@ class Transcript:
     """Whether the policy learns from it; if not, it may count in the statistics of its group."""
     length_penalty: float = 0.0
     """What its length takes off the score, 0 or less."""
+    measures: TokenMeasures | None = None
+    """What the update knows of its tokens, where the episode is written down."""
     policy_version: int | None = None
     """Updates that the policy had seen that sampled it; None before the first token."""
 

@@ -21,6 +21,7 @@ from textgym.validation import explain
 from textgym_agents.agent import Agent, AgentConfig, Part, evaluate
 from textgym_agents.agent_files import agent_class, load_agent
 from textgym_agents.env_source import spec_of
+from textgym_agents.reports.writing import refresh_report
 from textgym_agents.run.directory import STATE_FILE, RunDirectory
 from textgym_agents.run.disk import disk_errors
 from textgym_agents.run.environment import describe_environment
@@ -127,6 +128,7 @@ class AgentRun:
         finally:
             self._log.close()
             plot_agent_run(self.run)
+            refresh_report(self.run)
         return self.agent
 
     def _learn(self) -> None:

@@ -108,6 +108,11 @@ class RunDirectory:
         """The curves of the run."""
         return self.path / "curves.png"
 
+    @property
+    def report_path(self) -> Path:
+        """The page of the run."""
+        return self.path / "report.html"
+
     def write_text(self, name: str, text: str) -> None:
         """Write a whole file atomically."""
         write_atomically(self.path / name, text)
@@ -256,7 +261,8 @@ def write_atomically(path: Path, text: str) -> None:
 def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Write a whole JSONL file atomically."""
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    write_atomically(path, lines)
+    # Half a character, which JSON can hold and UTF-8 cannot, must not cost the run.
+    write_atomically(path, lines.encode("utf-8", "replace").decode("utf-8"))
 
 
 def _sync_tree(folder: Path) -> None:

@@ -5,51 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from textgym_agents.run.directory import RunDirectory, rows_of
-
-Series = tuple[tuple[str, str], ...]
-"""Metric and label of each line of a panel."""
-PANELS: tuple[tuple[str, Series], ...] = (
-    ("reward", (("rollout/reward", "rollout"),)),
-    ("entropy (nats per token)", (("ppo/entropy", "policy"),)),
-    ("KL(old || new) (k3, nats per token)", (("ppo/kl_k3", "one update"),)),
-    ("explained variance", (("ppo/explained_variance", "value head"),)),
-    ("completion length (tokens)", (("rollout/length", "rollout"),)),
+from textgym_agents.run.panels import (
+    AGENT_PANELS,
+    PANELS,
+    RETURN,
+    TUNING_PANELS,
+    Series,
+    held_out_panel,
 )
-SUCCESS: Series = (("evaluation/greedy", "greedy"), ("evaluation/sampled", "sampled"))
-REWARD: Series = (("evaluation/greedy_reward", "greedy"), ("evaluation/sampled_reward", "sampled"))
-EXACT: Series = (
-    ("evaluation/exact_greedy", "greedy"),
-    ("evaluation/exact_sampled", "sampled"),
-    ("evaluation/optimum", "optimum"),
-)
-
-
-AGENT_PANELS: tuple[tuple[str, Series], ...] = (
-    ("episode length", (("rollout/length", "training"), ("evaluation/length", "evaluation"))),
-    ("entropy (nats)", (("ppo/entropy", "policy"),)),
-    ("KL(old || new) (k3, nats)", (("ppo/kl_k3", "one update"),)),
-    ("explained variance", (("ppo/explained_variance", "value function"),)),
-    ("steps per second", (("time/steps_per_second", "training"),)),
-)
-TUNING_PANELS: dict[str, Series] = {
-    "sft": (
-        ("loss", "loss (nats per token)"),
-        ("mean_token_accuracy", "token accuracy"),
-        ("entropy", "entropy (nats per token)"),
-        ("grad_norm", "gradient norm"),
-        ("learning_rate", "learning rate"),
-        ("skipped_steps", "skipped steps"),
-    ),
-    "dpo": (
-        ("loss", "loss"),
-        ("rewards/margins", "margin of the implicit reward"),
-        ("rewards/accuracies", "pairs the right way round"),
-        ("rewards/chosen", "implicit reward of the chosen"),
-        ("rewards/rejected", "implicit reward of the rejected"),
-        ("grad_norm", "gradient norm"),
-    ),
-}
-RETURN: Series = (("rollout/reward", "training"), ("evaluation/reward", "evaluation"))
 
 
 def plot_run(run: RunDirectory) -> None:
@@ -58,19 +21,13 @@ def plot_run(run: RunDirectory) -> None:
     updates, evaluations = rows_of(rows, "ppo"), rows_of(rows, "evaluation")
     if not updates and not evaluations:
         return
-    choices = (("exact return", EXACT), ("held-out success", SUCCESS), ("held-out reward", REWARD))
-    title, series = next(
-        (choice for choice in choices if _is_known(choice[1], evaluations)), choices[-1]
-    )
+    known = {key for row in evaluations for key, value in row.items() if value is not None}
+    title, series = held_out_panel(known)
     figure, axes = _figure()
     _draw(axes[0], title, series, evaluations, marker="o")
     for panel, (title, series) in zip(axes[1:], PANELS, strict=True):
         _draw(panel, title, series, updates, marker="")
     _save(figure, run)
-
-
-def _is_known(series: Series, rows: list[dict[str, Any]]) -> bool:
-    return any(row.get(key) is not None for key, _ in series for row in rows)
 
 
 def plot_agent_run(run: RunDirectory) -> None:

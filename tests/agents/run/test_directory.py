@@ -148,6 +148,12 @@ def test_a_metric_that_is_not_finite_is_null(run: RunDirectory) -> None:
     assert run.read_metrics() == [wanted]
 
 
+def test_half_a_character_does_not_cost_the_rollouts(run: RunDirectory) -> None:
+    run.write_rollouts("iteration-0000001", [{"reason": "a\ud800b 漢"}])
+    written = (run.path / "rollouts" / "iteration-0000001.jsonl").read_text(encoding="utf-8")
+    assert written == '{"reason": "a?b 漢"}\n'
+
+
 def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     write_atomically(path, "first")

@@ -35,6 +35,7 @@ from textgym_agents.lm.offline.state import (
 from textgym_agents.lm.offline.trl_trainers import RunCallback, input_records, make_trainer
 from textgym_agents.lm.policy_files import POLICY_FOLDER
 from textgym_agents.processes import ONE, Processes
+from textgym_agents.reports.writing import refresh_report
 from textgym_agents.run.directory import RunDirectory, write_records
 from textgym_agents.run.disk import check_room, disk_errors
 from textgym_agents.run.environment import describe_environment
@@ -131,9 +132,13 @@ class Tuning:
         was_stopped = False
         if self.state is None or self.state.iteration < self.state.num_steps:
             was_stopped = self._learn()
-        self.processes.from_main(lambda: plot_tuning_run(self.run, self.config.kind))
+        self.processes.from_main(self._show)
         if was_stopped:
             raise KeyboardInterrupt
+
+    def _show(self) -> None:
+        plot_tuning_run(self.run, self.config.kind)
+        refresh_report(self.run)
 
     def _learn(self) -> bool:
         """Take the steps that are left and return whether Ctrl-C left some."""

@@ -1,0 +1,1 @@
+"""`textgym view`: a run in the terminal, for people on a server."""
