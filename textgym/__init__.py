@@ -20,6 +20,7 @@ from textgym.errors import (
     UnknownNameError,
     UnknownPromptSourceError,
     UnknownRewardError,
+    UnknownToolError,
 )
 from textgym.registration import register_environments
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from textgym.benchmark import Benchmark
     from textgym.function_reward import FunctionReward
     from textgym.hookspecs import hookimpl
-    from textgym.make import make_prompt_source, make_reward, make_rubric
+    from textgym.make import make_prompt_source, make_reward, make_rubric, make_tool
     from textgym.plugins import PluginManager, plugin_manager
     from textgym.prompt import Message, Prompt
     from textgym.prompt_source import Demonstrations, PromptSource
@@ -37,6 +38,14 @@ if TYPE_CHECKING:
     from textgym.score import Score, Step
     from textgym.score_cache import ScoreCache
     from textgym.scoring import Scorer
+    from textgym.tool import (
+        Tool,
+        ToolArguments,
+        ToolCall,
+        ToolError,
+        ToolSession,
+        ToolUnavailableError,
+    )
     from textgym.workers import WorkerPool
 
 __version__ = "0.1.0"
@@ -64,9 +73,16 @@ __all__ = [
     "Scorer",
     "Step",
     "TextGymError",
+    "Tool",
+    "ToolArguments",
+    "ToolCall",
+    "ToolError",
+    "ToolSession",
+    "ToolUnavailableError",
     "UnknownNameError",
     "UnknownPromptSourceError",
     "UnknownRewardError",
+    "UnknownToolError",
     "WeightedReward",
     "WorkerPool",
     "__version__",
@@ -74,6 +90,7 @@ __all__ = [
     "make_prompt_source",
     "make_reward",
     "make_rubric",
+    "make_tool",
     "plugin_manager",
 ]
 
@@ -94,12 +111,19 @@ _MODULES = {
     "ScoreCache": "score_cache",
     "Scorer": "scoring",
     "Step": "score",
+    "Tool": "tool",
+    "ToolArguments": "tool",
+    "ToolCall": "tool",
+    "ToolError": "tool",
+    "ToolSession": "tool",
+    "ToolUnavailableError": "tool",
     "WeightedReward": "rubric",
     "WorkerPool": "workers",
     "hookimpl": "hookspecs",
     "make_prompt_source": "make",
     "make_reward": "make",
     "make_rubric": "make",
+    "make_tool": "make",
     "plugin_manager": "plugins",
 }
 

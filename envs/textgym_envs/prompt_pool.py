@@ -25,6 +25,7 @@ from textgym.jsonl import PromptProblem
 from textgym.prompt import Message, Prompt
 from textgym.prompt_source import Demonstrations
 from textgym.seeding import Purpose, mix64, mix64_array
+from textgym.tool import ToolCall
 from textgym_envs.prompt_sources import (
     FilePrompts,
     Prompts,
@@ -35,7 +36,7 @@ from textgym_envs.prompt_sources import (
     open_source,
     source_configs,
 )
-from textgym_envs.templates import make_template
+from textgym_envs.templates import ToolSchemas, make_template
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -65,6 +66,7 @@ class PromptPool:
         system: system message of prompts that have none.
         think_share: share of the draws rendered with thinking, in whole percent, for templates
             that can switch it; None always thinks there, as those templates do by themselves.
+        tools: what the template shows as tools.
 
     Raises:
         ConfigError: an argument that cannot be used.
@@ -80,6 +82,7 @@ class PromptPool:
         template: str = "plain",
         system: str | None = None,
         think_share: float | None = None,
+        tools: ToolSchemas = (),
     ) -> None:
         if split not in _SPLITS:
             raise ConfigError(f"split={split!r}; expected one of {', '.join(_SPLITS)}")
@@ -91,6 +94,7 @@ class PromptPool:
         self.system = system
         self._template = make_template(template)
         self.think_share = think_share
+        self._tools = tuple(tools)
         self._think_percent = self._checked_percent(think_share)
         opened = [(config, open_source(config)) for config in source_configs(sources)]
         parts = [_Part(config, prompts, self._members(prompts)) for config, prompts in opened]
@@ -162,6 +166,11 @@ class PromptPool:
         source, member = self._find(index)
         return source.demonstrations(member)
 
+    def tool_calls(self, index: int) -> tuple[ToolCall, ...]:
+        """Return calls of tools that lead to the right completion of prompt `index`."""
+        source, member = self._find(index)
+        return source.tool_calls(member)
+
     def _find(self, index: int) -> tuple[Prompts, int]:
         """Return the source of a prompt, and its number there."""
         if not 0 <= index < len(self):
@@ -177,12 +186,25 @@ class PromptPool:
         word = mix64(Purpose.TEMPLATE, hash_text(self.prompt(index).id), key, episode)
         return word % 100 < self._think_percent
 
+    def reply(
+        self, index: int, messages: Sequence[Message], key: int, episode: int, *, ended: bool
+    ) -> str:
+        """Return what follows a turn of the policy in an episode, see `Template.reply`."""
+        think = self.thinks(index, key, episode)
+        return self._template.reply(messages, think=think, ended=ended)
+
+    @property
+    def marks_turns(self) -> bool:
+        """Whether the template has forms for turns, tools and their answers."""
+        return self._template.marks_turns
+
     def render(self, index: int, key: int, episode: int) -> str:
         """Return the observation of a draw: the prompt in its chat template."""
         think = self.thinks(index, key, episode)
         text = self._rendered.get((index, think))
         if text is None:
-            text = self._template.render(self._messages(self.prompt(index)), think=think)
+            messages = self._messages(self.prompt(index))
+            text = self._template.render(messages, think=think, tools=self._tools)
             _remember(self._rendered, (index, think), text)
         return text
 
@@ -195,7 +217,7 @@ class PromptPool:
     @functools.cached_property
     def fingerprint(self) -> str:
         """A hash of the prompts, the split, the weights and the template: equal, same draws."""
-        settings = (self.split, self.template, self.system, self.think_share)
+        settings = (self.split, self.template, self.system, self.think_share, *self._tools)
         hashed = hashlib.blake2b(repr(settings).encode(), digest_size=16)
         for part in self._parts:
             hashed.update(f"{part.config.weight!r} {content_digest(part.prompts)}".encode())

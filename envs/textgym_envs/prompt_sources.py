@@ -22,6 +22,7 @@ from textgym.plugins import plugin_manager
 from textgym.prompt import Message, Prompt
 from textgym.prompt_files import read_prompts, summarise
 from textgym.prompt_source import Demonstrations, PromptSource
+from textgym.tool import ToolCall
 from textgym.validation import explain
 
 SourceSpec: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
@@ -52,6 +53,9 @@ class Prompts(Protocol):
     def demonstrations(self, index: int) -> Demonstrations:
         """Return what a supervised start can show of one of them."""
 
+    def tool_calls(self, index: int) -> tuple[ToolCall, ...]:
+        """Return calls that lead to its right completion."""
+
     def split_keys(self) -> NDArray[np.uint64]:
         """Return one uniform key per prompt, equal for equal prompts."""
 
@@ -74,6 +78,11 @@ class FilePrompts:
     def demonstrations(self, index: int) -> Demonstrations:
         """Return the target of the prompt of a usable line, where it is text."""
         return Demonstrations.of_target(self.prompts[index])
+
+    def tool_calls(self, index: int) -> tuple[ToolCall, ...]:
+        """Return no calls: a file says none."""
+        del index
+        return ()
 
     def split_keys(self) -> NDArray[np.uint64]:
         """Return a hash of the messages of each prompt."""

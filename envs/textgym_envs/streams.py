@@ -11,17 +11,30 @@ from __future__ import annotations
 import operator
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from gymnasium.error import Error
 
 from textgym.errors import ConfigError
+from textgym.sample import FinishReason
 from textgym.seeding import mix64, mix64_array
 from textgym_envs.arrays import Bools, Floats, Ints, Keys
 
 _BLOCK = 64
 _UNIT = 2.0**-53
+
+
+class Turn(NamedTuple):
+    """What was said after a prompt: by the policy, or by a tool to it."""
+
+    role: Literal["assistant", "tool"]
+    content: str
+    token_ids: tuple[int, ...] = ()
+    """As sampled, where they are known."""
+    finish_reason: FinishReason = "stop"
+    is_error: bool = False
+    """Whether a tool says that it cannot serve a call."""
 
 
 class EpisodeState(NamedTuple):
@@ -33,6 +46,8 @@ class EpisodeState(NamedTuple):
     token_ids: tuple[int, ...]
     """What followed the prompt."""
     is_over: bool
+    turns: tuple[Turn, ...] = ()
+    """The dialogue after the prompt, in environments that have one."""
 
 
 class Draws(Protocol):

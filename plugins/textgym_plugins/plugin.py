@@ -21,6 +21,7 @@ from textgym_plugins.rules.mmlu import Mmlu
 from textgym_plugins.safety import SafetyReward
 from textgym_plugins.semantic import SemanticSimilarity
 from textgym_plugins.tiny import TINY_SOURCES
+from textgym_plugins.tools import TOOLS
 
 
 @textgym.hookimpl
@@ -63,3 +64,9 @@ def textgym_prompt_sources() -> list[type[textgym.PromptSource]]:
 def textgym_benchmarks() -> list[textgym.Benchmark]:
     """Return the first-party suites."""
     return list(SUITES)
+
+
+@textgym.hookimpl
+def textgym_tools() -> list[type[textgym.Tool]]:
+    """Return the first-party tools."""
+    return list(TOOLS)

@@ -20,7 +20,7 @@ from textgym_agents.lm.exact import ExactTask
 from textgym_agents.lm.rollout import collect
 from textgym_agents.lm.transcript import Rollout, Transcript
 
-WITH_SPLITS = ("TextGen-v0", "QueryRewrite-v0")
+WITH_SPLITS = ("TextGen-v0", "TextGenTools-v0", "QueryRewrite-v0")
 """Environments that hold prompts out for evaluation."""
 
 
