@@ -189,7 +189,7 @@ def test_bm25_is_its_formula() -> None:
 def test_schemas_are_what_chat_templates_show() -> None:
     for name in ("calculator", "python", "search"):
         tool = textgym.make_tool(name)
-        function = tool.schema()["function"]
+        function = tool.function_schema()["function"]
         bare = tool.bare_argument()
         assert (function["name"], function["description"]) == (name, tool.description)
         assert function["parameters"]["type"] == "object"

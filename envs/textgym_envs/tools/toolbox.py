@@ -66,7 +66,7 @@ class Toolbox:
 
     def schemas(self) -> list[dict[str, Any]]:
         """Return the tools as templates show them."""
-        return [tool.schema() for tool in self.tools.values()]
+        return [tool.function_schema() for tool in self.tools.values()]
 
     def read(self, completion: str) -> list[Call]:
         """Return the calls of a completion; none of a completion that is an answer."""
