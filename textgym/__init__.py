@@ -26,6 +26,7 @@ from textgym.registration import register_environments
 
 if TYPE_CHECKING:
     from textgym.benchmark import Benchmark
+    from textgym.curriculum import Curriculum, CurriculumConfig, CurriculumState
     from textgym.function_reward import FunctionReward
     from textgym.hookspecs import hookimpl
     from textgym.make import make_prompt_source, make_reward, make_rubric, make_tool
@@ -54,6 +55,9 @@ __all__ = [
     "Benchmark",
     "Completion",
     "ConfigError",
+    "Curriculum",
+    "CurriculumConfig",
+    "CurriculumState",
     "Demonstrations",
     "FunctionReward",
     "Gate",
@@ -97,6 +101,9 @@ __all__ = [
 _MODULES = {
     "Benchmark": "benchmark",
     "Completion": "sample",
+    "Curriculum": "curriculum",
+    "CurriculumConfig": "curriculum",
+    "CurriculumState": "curriculum",
     "Demonstrations": "prompt_source",
     "FunctionReward": "function_reward",
     "Gate": "rubric",

@@ -67,6 +67,7 @@ class PromptPool:
         think_share: share of the draws rendered with thinking, in whole percent, for templates
             that can switch it; None always thinks there, as those templates do by themselves.
         tools: what the template shows as tools.
+        review_share: share of the draws at a level of a curriculum that are of earlier ones.
 
     Raises:
         ConfigError: an argument that cannot be used.
@@ -83,6 +84,7 @@ class PromptPool:
         system: str | None = None,
         think_share: float | None = None,
         tools: ToolSchemas = (),
+        review_share: float = 0.2,
     ) -> None:
         if split not in _SPLITS:
             raise ConfigError(f"split={split!r}; expected one of {', '.join(_SPLITS)}")
@@ -103,6 +105,8 @@ class PromptPool:
         self._sizes = [len(part.members) for part in self._parts]
         self._offsets = [0, *itertools.accumulate(self._sizes)]
         self._thresholds = _thresholds([part.config.weight for part in self._parts])
+        self._review_share = review_share
+        self._levels = sorted({config.level for config, _ in opened})
         self._source_tag = mix64(Purpose.PROMPTS, _SPLITS.index(split), 0)
         self._index_tag = mix64(Purpose.PROMPTS, _SPLITS.index(split), 1)
         self._prompts: dict[int, Prompt] = {}
@@ -112,15 +116,35 @@ class PromptPool:
         """Return how many prompts are in the split, over all sources."""
         return self._offsets[-1]
 
-    def draw(self, key: int, episode: int) -> int:
-        """Return the index of the prompt of one episode of the stream `key`."""
-        part = 0
-        if self._thresholds:
-            part = bisect.bisect_right(self._thresholds, mix64(self._source_tag, key, episode))
+    @property
+    def num_levels(self) -> int:
+        """How many levels the sources have, in order and without gaps; 1 where they say none."""
+        return len(self._levels)
+
+    def level_of(self, index: int) -> int:
+        """Return the level of a prompt, counted from 0."""
+        part = bisect.bisect_right(self._offsets, index) - 1
+        return self._levels.index(self._parts[part].config.level)
+
+    def draw(self, key: int, episode: int, *, level: int | None = None) -> int:
+        """Return the index of the prompt of one episode of the stream `key`.
+
+        Args:
+            key: of the stream.
+            episode: its number there.
+            level: of a curriculum; None draws from all levels alike.
+        """
+        part, thresholds = 0, self._shares(level)
+        if thresholds:
+            part = bisect.bisect_right(thresholds, mix64(self._source_tag, key, episode))
         return self._offsets[part] + mix64(self._index_tag, key, episode) % self._sizes[part]
 
     def draw_array(
-        self, keys: NDArray[np.uint64], episodes: NDArray[np.integer[Any]]
+        self,
+        keys: NDArray[np.uint64],
+        episodes: NDArray[np.integer[Any]],
+        *,
+        level: int | None = None,
     ) -> NDArray[np.int64]:
         """Return `draw` of each pair; both arrays and the result have shape (N,)."""
         counters = episodes.astype(np.uint64)
@@ -128,10 +152,30 @@ class PromptPool:
         if not self._thresholds:
             return (hashed % np.uint64(self._sizes[0])).astype(np.int64)
         chosen = mix64_array(self._source_tag, keys, counters)
-        thresholds = np.array(self._thresholds, dtype=np.uint64)
+        thresholds = np.array(self._shares(level), dtype=np.uint64)
         part = np.searchsorted(thresholds, chosen, side="right")
         local = (hashed % np.array(self._sizes, dtype=np.uint64)[part]).astype(np.int64)
         return np.array(self._offsets, dtype=np.int64)[part] + local
+
+    def _shares(self, level: int | None) -> list[int]:
+        """Return the thresholds between the parts at a level of a curriculum."""
+        if level is None or not self._thresholds:
+            return self._thresholds
+        current = self._levels[level]
+        weights = [part.config.weight for part in self._parts]
+        levels = [part.config.level for part in self._parts]
+        before = sum(w for w, at in zip(weights, levels, strict=True) if at < current)
+        now = sum(w for w, at in zip(weights, levels, strict=True) if at == current)
+        if not now:
+            raise PromptError(f"split='{self.split}' has no prompts of level {level}")
+        review = self._review_share if before else 0.0
+        scales = {True: review / before if before else 0.0, False: (1 - review) / now}
+        return _thresholds(
+            [
+                0.0 if at > current else weight * scales[at < current]
+                for weight, at in zip(weights, levels, strict=True)
+            ]
+        )
 
     def spread(self, number: int, rng: np.random.Generator) -> list[int]:
         """Return the indices of distinct random prompts, each source in order and all in turn.
@@ -158,6 +202,9 @@ class PromptPool:
         if prompt is None:
             source, member = self._find(index)
             prompt = source.prompt(member)
+            if self.num_levels > 1:
+                level = {"curriculum_level": self.level_of(index)}
+                prompt = prompt.model_copy(update={"metadata": prompt.metadata | level})
             _remember(self._prompts, index, prompt)
         return prompt
 
@@ -221,6 +268,8 @@ class PromptPool:
         hashed = hashlib.blake2b(repr(settings).encode(), digest_size=16)
         for part in self._parts:
             hashed.update(f"{part.config.weight!r} {content_digest(part.prompts)}".encode())
+            if self.num_levels > 1:
+                hashed.update(f"{part.config.level} {self._review_share!r}".encode())
             hashed.update(part.members.tobytes())
         return hashed.hexdigest()
 

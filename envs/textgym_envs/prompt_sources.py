@@ -37,6 +37,8 @@ class SourceConfig(BaseModel):
     """A prompt source by name, or the path of a JSONL file."""
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Share of the draws, relative to the other sources."""
+    level: int = Field(default=0, ge=0, le=1000)
+    """How hard its prompts are, for a curriculum; 0 is where one begins."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Fields of the named source."""
 

@@ -60,6 +60,48 @@ class Draws(Protocol):
         ...
 
 
+class LevelledPool(Protocol):
+    """What a curriculum needs of a prompt pool."""
+
+    @property
+    def num_levels(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def draw_array(self, keys: Keys, episodes: Ints, *, level: int | None = None) -> Ints:
+        """Return the prompt index of each (stream key, episode) at a level."""
+        ...
+
+
+class LevelDraws:
+    """The draws of one environment at a level of a curriculum; others of one pool have theirs."""
+
+    def __init__(self, pool: LevelledPool) -> None:
+        self._pool = pool
+        self.level: int | None = None
+        """None draws from all levels alike."""
+
+    def __len__(self) -> int:
+        return len(self._pool)
+
+    def draw_array(self, keys: Keys, episodes: Ints) -> Ints:
+        """Return the prompt index of each (stream key, episode)."""
+        return self._pool.draw_array(keys, episodes, level=self.level)
+
+    def set_level(self, level: int | None) -> None:
+        """Draw at another level.
+
+        Raises:
+            ConfigError: there is no such level.
+        """
+        if level is not None and not 0 <= level < self._pool.num_levels:
+            raise ConfigError(
+                f"level {level}: the prompt sources have the levels 0 to "
+                f"{self._pool.num_levels - 1}; give them a `level` each"
+            )
+        self.level = level
+
+
 def stream_key(seed: int | None) -> int:
     """Return the key of a seed, or a fresh random one without a seed."""
     return secrets.randbits(64) if seed is None else mix64(seed)
@@ -78,6 +120,10 @@ class EpisodeStream:
     def seek(self, key: int, episode: int) -> None:
         """Stand at an episode of a stream."""
         self.key, self.episode = key, episode
+        self._block = []
+
+    def draw_anew(self) -> None:
+        """Forget the draws of future episodes: what draws them has changed."""
         self._block = []
 
     def next_index(self, seed: int | None, options: Mapping[str, Any] | None) -> int:
@@ -128,6 +174,11 @@ class EpisodeStreams:
         self._cursors[row] = self._lasts[row]
         self._origins[row] = self._lasts[row] - episode
         self._num_safe = 0
+
+    def draw_anew(self) -> None:
+        """Forget the draws of future episodes: what draws them has changed."""
+        for row, episode in enumerate(self.episodes.tolist()):
+            self.seek(row, int(self.keys[row]), episode)
 
     def next_indices(self, rows: Ints, mask: Bools) -> Ints:
         """Begin the next episode of `rows`, which `mask` marks, and return their prompt indices."""
