@@ -64,7 +64,9 @@ class LevelledPool(Protocol):
     """What a curriculum needs of a prompt pool."""
 
     @property
-    def num_levels(self) -> int: ...
+    def num_levels(self) -> int:
+        """How many levels there are."""
+        ...
 
     def __len__(self) -> int: ...
 

@@ -14,6 +14,7 @@ from textgym_plugins.kbqa import JudgedKbqa, Kbqa
 from textgym_plugins.kbqa.rgb import Rgb
 from textgym_plugins.math import MathReward
 from textgym_plugins.math.prompts import Gsm8k, Math500
+from textgym_plugins.reasoning import ReasoningGym, ReasoningGymReward
 from textgym_plugins.reward_model import RewardModel
 from textgym_plugins.reward_model.preferences import Preferences
 from textgym_plugins.rules import RULES
@@ -34,6 +35,7 @@ def textgym_rewards() -> list[type[textgym.Reward]]:
         JudgedKbqa,
         IFEvalReward,
         JudgeReward,
+        ReasoningGymReward,
         RemoteReward,
         RewardModel,
         SafetyReward,
@@ -54,6 +56,7 @@ def textgym_prompt_sources() -> list[type[textgym.PromptSource]]:
         Mbpp,
         Mmlu,
         Preferences,
+        ReasoningGym,
         Requests,
         Rgb,
         *TINY_SOURCES,

@@ -48,7 +48,8 @@ class ToolsWorld(TextGenWorld):
         return ToolPool(
             config.prompts, split=config.split, evaluation_share=config.evaluation_share,
             template=config.template, system=config.system, think_share=config.think_share,
-            review_share=config.review_share, toolbox=self.toolbox, describes_tools=config.describe_tools,
+            review_share=config.review_share, toolbox=self.toolbox,
+            describes_tools=config.describe_tools,
         )  # fmt: skip
 
     def turn_attempt(self, row: int, turn: Turn) -> Attempt:

@@ -109,5 +109,5 @@ def test_a_run_climbs_and_resumes_exactly(tmp_path: Path) -> None:
 def test_a_curriculum_needs_levels(tmp_path: Path) -> None:
     config = load_config(TrainConfig, preset={**VALUES, "env": {"reward": "math"}})
     assert "curriculum:" in dump_config(config)
-    with pytest.raises(ConfigError, match="give the sources in env.prompts a `level` each"):
+    with pytest.raises(ConfigError, match=r"give the sources in env.prompts a `level` each"):
         learn(build_agent(config), tmp_path / "run")
