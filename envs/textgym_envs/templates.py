@@ -42,7 +42,7 @@ For each function call, return a json object with function name and arguments wi
 <tool_call>
 {"name": <function-name>, "arguments": <args-json-object>}
 </tool_call>"""
-_SAID = "said"  # a turn that is rendered to see what follows one
+_SAID = "{a turn of the policy}"  # rendered to see what follows one
 
 ToolSchemas: TypeAlias = Sequence[Mapping[str, Any]]
 """Tools in the form of `textgym.Tool.function_schema`."""
@@ -188,6 +188,7 @@ class _Tokenizer:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self.has_thinking = "enable_thinking" in str(tokenizer.chat_template)
+        self._shows_tools = re.search(r"\btools\b", str(tokenizer.chat_template)) is not None
         added = tokenizer.added_tokens_decoder.values()
         markers = {str(token) for token in added if token.special} | {*tokenizer.all_special_tokens}
         self._markers = sorted((m for m in markers if len(m) > 1), key=len, reverse=True)
@@ -195,20 +196,22 @@ class _Tokenizer:
     def render(
         self, messages: Sequence[Message], *, think: bool = True, tools: ToolSchemas = ()
     ) -> str:
+        if tools and not self._shows_tools:
+            text, messages = _with_tools(messages, tools)
+            messages = [Message(role="system", content=text), *messages]
+            tools = ()
         return self._render(messages, think=think, tools=tools, begins_turn=True)
 
     def reply(self, messages: Sequence[Message], *, think: bool = True, ended: bool = True) -> str:
-        asked = [Message(role="user", content=_SAID), Message(role="assistant", content=_SAID)]
-        before = self._render(asked, think=think, begins_turn=False)
+        asked = [Message(role="user", content="?"), Message(role="assistant", content=_SAID)]
         whole = self._render([*asked, *messages], think=think, begins_turn=True)
-        end = str(self._tokenizer.eos_token)
-        said = before.rpartition(_SAID)[0] + _SAID
-        if not whole.startswith(said):
+        _, said, rest = whole.partition(_SAID)
+        if not said:
             raise PromptError(
-                f"the chat template of {self._tokenizer.name_or_path} changes a turn when another "
-                "follows it, so a dialogue cannot be continued; take the template chatml or qwen3"
+                f"the chat template of {self._tokenizer.name_or_path} drops a turn that others "
+                "follow, so a dialogue cannot be continued; take the template chatml or qwen3"
             )
-        rest = whole.removeprefix(said)
+        end = next((marker for marker in self._markers if rest.startswith(marker)), "")
         return rest.removeprefix(end) if ended else rest
 
     def _render(

@@ -35,9 +35,11 @@ class ToolsWorld(TextGenWorld):
     config: ToolsConfig
 
     def __init__(self, config: ToolsConfig) -> None:
+        template = make_template(config.template)
+        template.reply([Message(role="tool", content="")])  # refuses here, if it refuses
         self.toolbox = Toolbox(
             make_tools(config.tools),
-            is_tagged=make_template(config.template).marks_turns,
+            is_tagged=template.marks_turns,
             most_characters=config.max_call_characters,
         )
         self._threads: ThreadPoolExecutor | None = None
