@@ -20,14 +20,16 @@ from textgym.errors import (
     UnknownNameError,
     UnknownPromptSourceError,
     UnknownRewardError,
+    UnknownToolError,
 )
 from textgym.registration import register_environments
 
 if TYPE_CHECKING:
     from textgym.benchmark import Benchmark
+    from textgym.curriculum import Curriculum, CurriculumConfig, CurriculumState
     from textgym.function_reward import FunctionReward
     from textgym.hookspecs import hookimpl
-    from textgym.make import make_prompt_source, make_reward, make_rubric
+    from textgym.make import make_prompt_source, make_reward, make_rubric, make_tool
     from textgym.plugins import PluginManager, plugin_manager
     from textgym.prompt import Message, Prompt
     from textgym.prompt_source import Demonstrations, PromptSource
@@ -37,6 +39,14 @@ if TYPE_CHECKING:
     from textgym.score import Score, Step
     from textgym.score_cache import ScoreCache
     from textgym.scoring import Scorer
+    from textgym.tool import (
+        Tool,
+        ToolArguments,
+        ToolCall,
+        ToolError,
+        ToolSession,
+        ToolUnavailableError,
+    )
     from textgym.workers import WorkerPool
 
 __version__ = "0.1.0"
@@ -45,6 +55,9 @@ __all__ = [
     "Benchmark",
     "Completion",
     "ConfigError",
+    "Curriculum",
+    "CurriculumConfig",
+    "CurriculumState",
     "Demonstrations",
     "FunctionReward",
     "Gate",
@@ -64,9 +77,16 @@ __all__ = [
     "Scorer",
     "Step",
     "TextGymError",
+    "Tool",
+    "ToolArguments",
+    "ToolCall",
+    "ToolError",
+    "ToolSession",
+    "ToolUnavailableError",
     "UnknownNameError",
     "UnknownPromptSourceError",
     "UnknownRewardError",
+    "UnknownToolError",
     "WeightedReward",
     "WorkerPool",
     "__version__",
@@ -74,12 +94,16 @@ __all__ = [
     "make_prompt_source",
     "make_reward",
     "make_rubric",
+    "make_tool",
     "plugin_manager",
 ]
 
 _MODULES = {
     "Benchmark": "benchmark",
     "Completion": "sample",
+    "Curriculum": "curriculum",
+    "CurriculumConfig": "curriculum",
+    "CurriculumState": "curriculum",
     "Demonstrations": "prompt_source",
     "FunctionReward": "function_reward",
     "Gate": "rubric",
@@ -94,12 +118,19 @@ _MODULES = {
     "ScoreCache": "score_cache",
     "Scorer": "scoring",
     "Step": "score",
+    "Tool": "tool",
+    "ToolArguments": "tool",
+    "ToolCall": "tool",
+    "ToolError": "tool",
+    "ToolSession": "tool",
+    "ToolUnavailableError": "tool",
     "WeightedReward": "rubric",
     "WorkerPool": "workers",
     "hookimpl": "hookspecs",
     "make_prompt_source": "make",
     "make_reward": "make",
     "make_rubric": "make",
+    "make_tool": "make",
     "plugin_manager": "plugins",
 }
 

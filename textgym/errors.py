@@ -30,6 +30,10 @@ class UnknownPromptSourceError(UnknownNameError):
     """No installed plugin offers a prompt source of this name, and no such file exists."""
 
 
+class UnknownToolError(UnknownNameError):
+    """No installed plugin offers a tool of this name."""
+
+
 class PluginError(TextGymError):
     """A plugin breaks the rules of the plugin manager: a duplicate name or a misspelt hook."""
 

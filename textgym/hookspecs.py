@@ -1,4 +1,4 @@
-"""The four hooks of a textgym plugin. Hooks register; plain calls score.
+"""The five hooks of a textgym plugin. Hooks register; plain calls score.
 
 A plugin is a module, named by an entry point of the group `textgym`, whose functions carry
 `@textgym.hookimpl`.
@@ -12,6 +12,7 @@ from gymnasium.envs.registration import EnvSpec
 from textgym.benchmark import Benchmark
 from textgym.prompt_source import PromptSource
 from textgym.reward import Reward
+from textgym.tool import Tool
 
 hookspec = pluggy.HookspecMarker("textgym")
 hookimpl = pluggy.HookimplMarker("textgym")
@@ -38,4 +39,10 @@ def textgym_benchmarks() -> list[Benchmark]:
 @hookspec
 def textgym_environments() -> list[EnvSpec]:
     """Return Gymnasium specs with string entry points; the manager registers them."""
+    raise NotImplementedError
+
+
+@hookspec
+def textgym_tools() -> list[type[Tool]]:
+    """Return the tool classes of this plugin."""
     raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Rewards, prompt sources and rubrics from their names and configuration."""
+"""Rewards, prompt sources, tools and rubrics from their names and configuration."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from textgym.plugins import plugin_manager
 from textgym.prompt_source import PromptSource
 from textgym.reward import Reward
 from textgym.rubric import Rubric, WeightedReward
+from textgym.tool import Tool
 from textgym.validation import explain, shown
 
 ComponentSpec: TypeAlias = str | Reward | RewardFunction | Mapping[str, Any]
@@ -50,6 +51,20 @@ def make_prompt_source(name: str, /, **config: Any) -> PromptSource:
     """
     source = plugin_manager().prompt_source_class(name)
     return _build(source, config, f"prompt source '{name}'")
+
+
+def make_tool(name: str, /, **config: Any) -> Tool:
+    """Return the tool of a plugin by name.
+
+    Args:
+        name: a tool's name.
+        **config: the fields of the tool.
+
+    Raises:
+        UnknownToolError: no installed plugin offers the name.
+        ConfigError: the configuration does not fit; the message names the field.
+    """
+    return _build(plugin_manager().tool_class(name), config, f"tool '{name}'")
 
 
 def make_rubric(spec: RubricSpec) -> Rubric:

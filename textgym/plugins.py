@@ -30,10 +30,12 @@ from textgym.errors import (
     UnknownNameError,
     UnknownPromptSourceError,
     UnknownRewardError,
+    UnknownToolError,
     did_you_mean,
 )
 from textgym.prompt_source import PromptSource
 from textgym.reward import Reward
+from textgym.tool import Tool
 
 GROUP = "textgym"
 HOOK_NAMES = tuple(name for name in vars(hookspecs) if name.startswith("textgym_"))
@@ -116,6 +118,7 @@ _KINDS = (
     _Kind("textgym_prompt_sources", "prompt_sources", "prompt source", PromptSource, True),
     _Kind("textgym_benchmarks", "benchmarks", "benchmark", Benchmark, False),
     _Kind("textgym_environments", "environments", "environment", EnvSpec, False, "id"),
+    _Kind("textgym_tools", "tools", "tool", Tool, True),
 )
 
 
@@ -147,6 +150,7 @@ class PluginManager:
     prompt_sources: dict[str, Contribution] = field(default_factory=dict, init=False)
     benchmarks: dict[str, Contribution] = field(default_factory=dict, init=False)
     environments: dict[str, Contribution] = field(default_factory=dict, init=False)
+    tools: dict[str, Contribution] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self._pluggy = pluggy.PluginManager(GROUP)
@@ -237,6 +241,11 @@ class PluginManager:
     def prompt_source_class(self, name: str) -> type[PromptSource]:
         """Return the class of a prompt source by name."""
         found = _lookup(name, self.prompt_sources, "prompt source", UnknownPromptSourceError)
+        return found.value  # type: ignore[no-any-return]
+
+    def tool_class(self, name: str) -> type[Tool]:
+        """Return the class of a tool by name."""
+        found = _lookup(name, self.tools, "tool", UnknownToolError)
         return found.value  # type: ignore[no-any-return]
 
     def benchmark(self, name: str) -> Benchmark:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from textgym.prompt import Prompt
 from textgym.seeding import mix64_array
+from textgym.tool import ToolCall
 
 
 class Demonstrations(NamedTuple):
@@ -25,6 +26,19 @@ class Demonstrations(NamedTuple):
         """Return the target as the right completion where it is a text or a number."""
         is_text = isinstance(prompt.target, str | int | float)
         return cls((str(prompt.target),)) if is_text else cls()
+
+
+class Dialogues(NamedTuple):
+    """Demonstrations of several turns.
+
+    Each is a completion, what the environment answers, the next completion, and so on; the last one
+    is a completion.
+    """
+
+    right: tuple[tuple[str, ...], ...] = ()
+    """Each would get the best score; none where nobody knows one."""
+    wrong: tuple[tuple[str, ...], ...] = ()
+    """Each would get less: slips that a policy is likely to make."""
 
 
 class PromptSource(BaseModel):
@@ -50,6 +64,14 @@ class PromptSource(BaseModel):
         answers, instructions), or where wrong completions of a certain kind are wanted.
         """
         return Demonstrations.of_target(self.prompt(index))
+
+    def tool_calls(self, index: int) -> tuple[ToolCall, ...]:
+        """Return calls that lead to the right completion of prompt `index`; none by default.
+
+        They are what a supervised start shows before it where the environment has those tools.
+        """
+        del index
+        return ()
 
     def split_keys(self) -> NDArray[np.uint64]:
         """Return one uniform 64-bit key per prompt, shape (num_prompts,).

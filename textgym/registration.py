@@ -28,6 +28,11 @@ ENVIRONMENTS = [
         vector_entry_point="textgym_envs.textgen_vector:TextGenVectorEnv",
     ),
     EnvSpec(
+        "TextGenTools-v0",
+        entry_point="textgym_envs.tools.env:ToolsEnv",
+        vector_entry_point="textgym_envs.tools.vector:ToolsVectorEnv",
+    ),
+    EnvSpec(
         "QueryRewrite-v0",
         entry_point="textgym_envs.query_rewrite:QueryRewriteEnv",
         vector_entry_point="textgym_envs.query_rewrite:QueryRewriteVectorEnv",

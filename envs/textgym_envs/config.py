@@ -33,6 +33,8 @@ class TextGenConfig(BaseModel):
     """Which share of the prompts to draw from."""
     evaluation_share: float = Field(default=0.1, ge=0.0, le=1.0)
     """Share of the prompts held out for evaluation."""
+    review_share: float = Field(default=0.2, ge=0.0, lt=1.0)
+    """Share of the draws at a level of a curriculum that are of earlier levels."""
     template: str = "plain"
     """Chat template that renders a prompt to the observation."""
     system: str | None = None

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from textgym import Prompt, Rubric, Sample, Score, Scorer, Step, WeightedReward
+from textgym import Message, Prompt, Rubric, Sample, Score, Scorer, Step, WeightedReward
 from textgym.errors import UnknownRewardError
 from textgym.rubric import success_value
 from textgym.sample import FinishReason
@@ -30,6 +30,8 @@ class Attempt(NamedTuple):
     token_ids: tuple[int, ...] | None
     finish_reason: FinishReason
     num_tokens: int
+    turns: tuple[Message, ...] = ()
+    """The dialogue after the prompt, in environments that have one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ class Judge:
     def judge(self, attempts: Sequence[Attempt]) -> list[Outcome]:
         """Return one outcome per attempt, scoring all that are to be scored in one batch."""
         samples = [
-            Sample(a.prompt, a.completion, a.token_ids, a.finish_reason)
+            Sample(a.prompt, a.completion, a.token_ids, a.finish_reason, a.turns)
             for a in attempts
             if self.is_scored(a.finish_reason)
         ]
@@ -133,6 +135,10 @@ class Judge:
             self._outcome(a, next(scores) if self.is_scored(a.finish_reason) else _unasked(a))
             for a in attempts
         ]
+
+    def failure(self, attempt: Attempt, score: Score) -> Outcome:
+        """Return the outcome of an attempt that failed before it could be scored."""
+        return self._outcome(attempt, score)
 
     def _outcome(self, attempt: Attempt, score: Score) -> Outcome:
         route, needed = self._route(attempt.prompt), self._success_value(attempt.prompt)

@@ -25,6 +25,7 @@ from textgym.jsonl import PromptProblem
 from textgym.prompt import Message, Prompt
 from textgym.prompt_source import Demonstrations
 from textgym.seeding import Purpose, mix64, mix64_array
+from textgym.tool import ToolCall
 from textgym_envs.prompt_sources import (
     FilePrompts,
     Prompts,
@@ -35,7 +36,7 @@ from textgym_envs.prompt_sources import (
     open_source,
     source_configs,
 )
-from textgym_envs.templates import make_template
+from textgym_envs.templates import ToolSchemas, make_template
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -65,6 +66,8 @@ class PromptPool:
         system: system message of prompts that have none.
         think_share: share of the draws rendered with thinking, in whole percent, for templates
             that can switch it; None always thinks there, as those templates do by themselves.
+        tools: what the template shows as tools.
+        review_share: share of the draws at a level of a curriculum that are of earlier ones.
 
     Raises:
         ConfigError: an argument that cannot be used.
@@ -80,6 +83,8 @@ class PromptPool:
         template: str = "plain",
         system: str | None = None,
         think_share: float | None = None,
+        tools: ToolSchemas = (),
+        review_share: float = 0.2,
     ) -> None:
         if split not in _SPLITS:
             raise ConfigError(f"split={split!r}; expected one of {', '.join(_SPLITS)}")
@@ -91,6 +96,7 @@ class PromptPool:
         self.system = system
         self._template = make_template(template)
         self.think_share = think_share
+        self._tools = tuple(tools)
         self._think_percent = self._checked_percent(think_share)
         opened = [(config, open_source(config)) for config in source_configs(sources)]
         parts = [_Part(config, prompts, self._members(prompts)) for config, prompts in opened]
@@ -99,6 +105,8 @@ class PromptPool:
         self._sizes = [len(part.members) for part in self._parts]
         self._offsets = [0, *itertools.accumulate(self._sizes)]
         self._thresholds = _thresholds([part.config.weight for part in self._parts])
+        self._review_share = review_share
+        self._levels = sorted({config.level for config, _ in opened})
         self._source_tag = mix64(Purpose.PROMPTS, _SPLITS.index(split), 0)
         self._index_tag = mix64(Purpose.PROMPTS, _SPLITS.index(split), 1)
         self._prompts: dict[int, Prompt] = {}
@@ -108,15 +116,35 @@ class PromptPool:
         """Return how many prompts are in the split, over all sources."""
         return self._offsets[-1]
 
-    def draw(self, key: int, episode: int) -> int:
-        """Return the index of the prompt of one episode of the stream `key`."""
-        part = 0
-        if self._thresholds:
-            part = bisect.bisect_right(self._thresholds, mix64(self._source_tag, key, episode))
+    @property
+    def num_levels(self) -> int:
+        """How many levels the sources have, in order and without gaps; 1 where they say none."""
+        return len(self._levels)
+
+    def level_of(self, index: int) -> int:
+        """Return the level of a prompt, counted from 0."""
+        part = bisect.bisect_right(self._offsets, index) - 1
+        return self._levels.index(self._parts[part].config.level)
+
+    def draw(self, key: int, episode: int, *, level: int | None = None) -> int:
+        """Return the index of the prompt of one episode of the stream `key`.
+
+        Args:
+            key: of the stream.
+            episode: its number there.
+            level: of a curriculum; None draws from all levels alike.
+        """
+        part, thresholds = 0, self._shares(level)
+        if thresholds:
+            part = bisect.bisect_right(thresholds, mix64(self._source_tag, key, episode))
         return self._offsets[part] + mix64(self._index_tag, key, episode) % self._sizes[part]
 
     def draw_array(
-        self, keys: NDArray[np.uint64], episodes: NDArray[np.integer[Any]]
+        self,
+        keys: NDArray[np.uint64],
+        episodes: NDArray[np.integer[Any]],
+        *,
+        level: int | None = None,
     ) -> NDArray[np.int64]:
         """Return `draw` of each pair; both arrays and the result have shape (N,)."""
         counters = episodes.astype(np.uint64)
@@ -124,10 +152,30 @@ class PromptPool:
         if not self._thresholds:
             return (hashed % np.uint64(self._sizes[0])).astype(np.int64)
         chosen = mix64_array(self._source_tag, keys, counters)
-        thresholds = np.array(self._thresholds, dtype=np.uint64)
+        thresholds = np.array(self._shares(level), dtype=np.uint64)
         part = np.searchsorted(thresholds, chosen, side="right")
         local = (hashed % np.array(self._sizes, dtype=np.uint64)[part]).astype(np.int64)
         return np.array(self._offsets, dtype=np.int64)[part] + local
+
+    def _shares(self, level: int | None) -> list[int]:
+        """Return the thresholds between the parts at a level of a curriculum."""
+        if level is None or not self._thresholds:
+            return self._thresholds
+        current = self._levels[level]
+        weights = [part.config.weight for part in self._parts]
+        levels = [part.config.level for part in self._parts]
+        before = sum(w for w, at in zip(weights, levels, strict=True) if at < current)
+        now = sum(w for w, at in zip(weights, levels, strict=True) if at == current)
+        if not now:
+            raise PromptError(f"split='{self.split}' has no prompts of level {level}")
+        review = self._review_share if before else 0.0
+        scales = {True: review / before if before else 0.0, False: (1 - review) / now}
+        return _thresholds(
+            [
+                0.0 if at > current else weight * scales[at < current]
+                for weight, at in zip(weights, levels, strict=True)
+            ]
+        )
 
     def spread(self, number: int, rng: np.random.Generator) -> list[int]:
         """Return the indices of distinct random prompts, each source in order and all in turn.
@@ -154,6 +202,9 @@ class PromptPool:
         if prompt is None:
             source, member = self._find(index)
             prompt = source.prompt(member)
+            if self.num_levels > 1:
+                level = {"curriculum_level": self.level_of(index)}
+                prompt = prompt.model_copy(update={"metadata": prompt.metadata | level})
             _remember(self._prompts, index, prompt)
         return prompt
 
@@ -161,6 +212,11 @@ class PromptPool:
         """Return what a supervised start can show of prompt `index`."""
         source, member = self._find(index)
         return source.demonstrations(member)
+
+    def tool_calls(self, index: int) -> tuple[ToolCall, ...]:
+        """Return calls of tools that lead to the right completion of prompt `index`."""
+        source, member = self._find(index)
+        return source.tool_calls(member)
 
     def _find(self, index: int) -> tuple[Prompts, int]:
         """Return the source of a prompt, and its number there."""
@@ -177,12 +233,25 @@ class PromptPool:
         word = mix64(Purpose.TEMPLATE, hash_text(self.prompt(index).id), key, episode)
         return word % 100 < self._think_percent
 
+    def reply(
+        self, index: int, messages: Sequence[Message], key: int, episode: int, *, ended: bool
+    ) -> str:
+        """Return what follows a turn of the policy in an episode, see `Template.reply`."""
+        think = self.thinks(index, key, episode)
+        return self._template.reply(messages, think=think, ended=ended)
+
+    @property
+    def marks_turns(self) -> bool:
+        """Whether the template has forms for turns, tools and their answers."""
+        return self._template.marks_turns
+
     def render(self, index: int, key: int, episode: int) -> str:
         """Return the observation of a draw: the prompt in its chat template."""
         think = self.thinks(index, key, episode)
         text = self._rendered.get((index, think))
         if text is None:
-            text = self._template.render(self._messages(self.prompt(index)), think=think)
+            messages = self._messages(self.prompt(index))
+            text = self._template.render(messages, think=think, tools=self._tools)
             _remember(self._rendered, (index, think), text)
         return text
 
@@ -195,10 +264,12 @@ class PromptPool:
     @functools.cached_property
     def fingerprint(self) -> str:
         """A hash of the prompts, the split, the weights and the template: equal, same draws."""
-        settings = (self.split, self.template, self.system, self.think_share)
+        settings = (self.split, self.template, self.system, self.think_share, *self._tools)
         hashed = hashlib.blake2b(repr(settings).encode(), digest_size=16)
         for part in self._parts:
             hashed.update(f"{part.config.weight!r} {content_digest(part.prompts)}".encode())
+            if self.num_levels > 1:
+                hashed.update(f"{part.config.level} {self._review_share!r}".encode())
             hashed.update(part.members.tobytes())
         return hashed.hexdigest()
 

@@ -22,6 +22,7 @@ from textgym.plugins import plugin_manager
 from textgym.prompt import Message, Prompt
 from textgym.prompt_files import read_prompts, summarise
 from textgym.prompt_source import Demonstrations, PromptSource
+from textgym.tool import ToolCall
 from textgym.validation import explain
 
 SourceSpec: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
@@ -36,6 +37,8 @@ class SourceConfig(BaseModel):
     """A prompt source by name, or the path of a JSONL file."""
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Share of the draws, relative to the other sources."""
+    level: int = Field(default=0, ge=0, le=1000)
+    """How hard its prompts are, for a curriculum; 0 is where one begins."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Fields of the named source."""
 
@@ -51,6 +54,9 @@ class Prompts(Protocol):
 
     def demonstrations(self, index: int) -> Demonstrations:
         """Return what a supervised start can show of one of them."""
+
+    def tool_calls(self, index: int) -> tuple[ToolCall, ...]:
+        """Return calls that lead to its right completion."""
 
     def split_keys(self) -> NDArray[np.uint64]:
         """Return one uniform key per prompt, equal for equal prompts."""
@@ -74,6 +80,11 @@ class FilePrompts:
     def demonstrations(self, index: int) -> Demonstrations:
         """Return the target of the prompt of a usable line, where it is text."""
         return Demonstrations.of_target(self.prompts[index])
+
+    def tool_calls(self, index: int) -> tuple[ToolCall, ...]:
+        """Return no calls: a file says none."""
+        del index
+        return ()
 
     def split_keys(self) -> NDArray[np.uint64]:
         """Return a hash of the messages of each prompt."""

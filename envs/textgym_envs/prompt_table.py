@@ -143,6 +143,7 @@ def make_pool(config: TextGenConfig) -> PromptPool:
     return PromptPool(
         config.prompts, split=config.split, evaluation_share=config.evaluation_share,
         template=config.template, system=config.system, think_share=config.think_share,
+        review_share=config.review_share,
     )  # fmt: skip
 
 

@@ -11,17 +11,30 @@ from __future__ import annotations
 import operator
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from gymnasium.error import Error
 
 from textgym.errors import ConfigError
+from textgym.sample import FinishReason
 from textgym.seeding import mix64, mix64_array
 from textgym_envs.arrays import Bools, Floats, Ints, Keys
 
 _BLOCK = 64
 _UNIT = 2.0**-53
+
+
+class Turn(NamedTuple):
+    """What was said after a prompt: by the policy, or by a tool to it."""
+
+    role: Literal["assistant", "tool"]
+    content: str
+    token_ids: tuple[int, ...] = ()
+    """As sampled, where they are known."""
+    finish_reason: FinishReason = "stop"
+    is_error: bool = False
+    """Whether a tool says that it cannot serve a call."""
 
 
 class EpisodeState(NamedTuple):
@@ -33,6 +46,8 @@ class EpisodeState(NamedTuple):
     token_ids: tuple[int, ...]
     """What followed the prompt."""
     is_over: bool
+    turns: tuple[Turn, ...] = ()
+    """The dialogue after the prompt, in environments that have one."""
 
 
 class Draws(Protocol):
@@ -43,6 +58,50 @@ class Draws(Protocol):
     def draw_array(self, keys: Keys, episodes: Ints) -> Ints:
         """Return the prompt index of each (stream key, episode)."""
         ...
+
+
+class LevelledPool(Protocol):
+    """What a curriculum needs of a prompt pool."""
+
+    @property
+    def num_levels(self) -> int:
+        """How many levels there are."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def draw_array(self, keys: Keys, episodes: Ints, *, level: int | None = None) -> Ints:
+        """Return the prompt index of each (stream key, episode) at a level."""
+        ...
+
+
+class LevelDraws:
+    """The draws of one environment at a level of a curriculum; others of one pool have theirs."""
+
+    def __init__(self, pool: LevelledPool) -> None:
+        self._pool = pool
+        self.level: int | None = None
+        """None draws from all levels alike."""
+
+    def __len__(self) -> int:
+        return len(self._pool)
+
+    def draw_array(self, keys: Keys, episodes: Ints) -> Ints:
+        """Return the prompt index of each (stream key, episode)."""
+        return self._pool.draw_array(keys, episodes, level=self.level)
+
+    def set_level(self, level: int | None) -> None:
+        """Draw at another level.
+
+        Raises:
+            ConfigError: there is no such level.
+        """
+        if level is not None and not 0 <= level < self._pool.num_levels:
+            raise ConfigError(
+                f"level {level}: the prompt sources have the levels 0 to "
+                f"{self._pool.num_levels - 1}; give them a `level` each"
+            )
+        self.level = level
 
 
 def stream_key(seed: int | None) -> int:
@@ -63,6 +122,10 @@ class EpisodeStream:
     def seek(self, key: int, episode: int) -> None:
         """Stand at an episode of a stream."""
         self.key, self.episode = key, episode
+        self._block = []
+
+    def draw_anew(self) -> None:
+        """Forget the draws of future episodes: what draws them has changed."""
         self._block = []
 
     def next_index(self, seed: int | None, options: Mapping[str, Any] | None) -> int:
@@ -113,6 +176,11 @@ class EpisodeStreams:
         self._cursors[row] = self._lasts[row]
         self._origins[row] = self._lasts[row] - episode
         self._num_safe = 0
+
+    def draw_anew(self) -> None:
+        """Forget the draws of future episodes: what draws them has changed."""
+        for row, episode in enumerate(self.episodes.tolist()):
+            self.seek(row, int(self.keys[row]), episode)
 
     def next_indices(self, rows: Ints, mask: Bools) -> Ints:
         """Begin the next episode of `rows`, which `mask` marks, and return their prompt indices."""

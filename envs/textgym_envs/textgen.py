@@ -24,7 +24,7 @@ from textgym_envs.config import TextGenConfig, parse_config
 from textgym_envs.judging import Attempt, Outcome
 from textgym_envs.prompt_pool import PromptPool
 from textgym_envs.prompt_table import RESET_KEYS
-from textgym_envs.streams import EpisodeState, EpisodeStream
+from textgym_envs.streams import EpisodeState, EpisodeStream, LevelDraws
 from textgym_envs.transcript import TranscriptPrinter, check_render_mode, transcript
 from textgym_envs.world import TextGenWorld, open_world
 
@@ -56,7 +56,8 @@ class TextGenEnv(gymnasium.Env[Any, Any]):
         self.observation_space = world.observation_space()
         self.action_space = world.action_space()
         self._table = world.table
-        self._stream = EpisodeStream(world.table.pool)
+        self._draws = LevelDraws(world.table.pool)
+        self._stream = EpisodeStream(self._draws)
         self._is_text = self.config.is_text
         self._start = world.max_prompt
         self._num_actions, self._eos = world.tokenizer.num_actions, world.tokenizer.eos_id
@@ -76,6 +77,25 @@ class TextGenEnv(gymnasium.Env[Any, Any]):
     def pool(self) -> PromptPool:
         """The prompts of the split, with their targets: what a cold start demonstrates."""
         return self._table.pool
+
+    @property
+    def num_levels(self) -> int:
+        """How many levels the prompt sources have."""
+        return self._table.pool.num_levels
+
+    @property
+    def level(self) -> int | None:
+        """The level of the curriculum that prompts are drawn at; None draws from all alike."""
+        return self._draws.level
+
+    def set_level(self, level: int | None) -> None:
+        """Draw the prompts of the next episodes at another level.
+
+        Raises:
+            ConfigError: there is no such level.
+        """
+        self._draws.set_level(level)
+        self._stream.draw_anew()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -231,14 +251,16 @@ class TextGenEnv(gymnasium.Env[Any, Any]):
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the configuration and where the environment stands; the rest is rebuilt."""
         kept = {n: v for n, v in self.__dict__.items() if n in _PICKLED}
-        return kept | {"state": None if self._stream.key is None else self.get_state()}
+        state = None if self._stream.key is None else self.get_state()
+        return kept | {"state": state, "level": self.level}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
-        state = kept.pop("state")
+        state, level = kept.pop("state"), kept.pop("level")
         action_space = kept.pop("action_space")
         self.__dict__.update(kept)
         self._open()
         self.action_space = action_space
+        self.set_level(level)
         if state is not None:
             self.set_state(state)
 

@@ -22,7 +22,7 @@ from textgym_envs.code_table import CodeTable, PrefixTable
 from textgym_envs.config import TextGenConfig, parse_config
 from textgym_envs.judging import Outcome
 from textgym_envs.prompt_pool import PromptPool
-from textgym_envs.streams import EpisodeState
+from textgym_envs.streams import EpisodeState, LevelDraws
 from textgym_envs.transcript import check_render_mode, transcript
 from textgym_envs.vector_base import Advance, Infos, NativeVectorEnv
 from textgym_envs.vector_infos import (
@@ -65,7 +65,8 @@ class TextGenVectorEnv(NativeVectorEnv):
     def _open(self, num_envs: int, autoreset_mode: AutoresetMode | str) -> None:
         world = self._world = open_world(self.world_class, self.config)
         single_spaces = world.observation_space(), world.action_space()
-        self._setup(num_envs, world.table.pool, single_spaces, autoreset_mode)
+        self._draws = LevelDraws(world.table.pool)
+        self._setup(num_envs, self._draws, single_spaces, autoreset_mode)
         self._table = world.table
         self._num_actions, self._eos = world.tokenizer.num_actions, world.tokenizer.eos_id
         has_codes = not self.config.is_text and CodeTable.suits(world)
@@ -98,6 +99,25 @@ class TextGenVectorEnv(NativeVectorEnv):
     def current_prompts(self) -> list[Prompt]:
         """The prompts of the episodes that the rows play, with what their rewards need."""
         return [self._table.prompts[row] for row in self._rows.tolist()]
+
+    @property
+    def num_levels(self) -> int:
+        """How many levels the prompt sources have."""
+        return self._table.pool.num_levels
+
+    @property
+    def level(self) -> int | None:
+        """The level of the curriculum that prompts are drawn at; None draws from all alike."""
+        return self._draws.level
+
+    def set_level(self, level: int | None) -> None:
+        """Draw the prompts of the next episodes at another level.
+
+        Raises:
+            ConfigError: there is no such level.
+        """
+        self._draws.set_level(level)
+        self._streams.draw_anew()
 
     def action_masks(self) -> Bools:
         """Return which ids may follow, shape (num_envs, num_actions), row by row the same."""
@@ -285,6 +305,15 @@ class TextGenVectorEnv(NativeVectorEnv):
             eos, decode = self._eos, self._world.tokenizer.decode
             completions = [decode([i for i in ids if i != eos]) for ids in self._generated()]
         return [transcript(*each, None) for each in zip(prompts, completions, strict=True)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the configuration, where the rows stand and the level."""
+        return super().__getstate__() | {"level": self.level}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        level = kept.pop("level")
+        super().__setstate__(kept)
+        self.set_level(level)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Give up the rewards' workers, unless another environment shares them."""

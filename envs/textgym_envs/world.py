@@ -21,6 +21,7 @@ from textgym.errors import ConfigError
 from textgym_envs.arrays import Ints
 from textgym_envs.config import TextGenConfig
 from textgym_envs.judging import Attempt, Judge, Outcome
+from textgym_envs.prompt_pool import PromptPool
 from textgym_envs.prompt_table import PromptTable, longest_prompt, make_pool
 from textgym_envs.spaces import UnicodeText
 from textgym_envs.tokenizers import make_tokenizer
@@ -56,7 +57,7 @@ class TextGenWorld:
         # Also runs where environments are collected without having been closed.
         self._close_scorer = weakref.finalize(self, scorer.close)
         self.judge = self._make_judge(rubric, scorer)
-        pool = make_pool(config)
+        pool = self._make_pool()
         self.judge.check(pool.prompt(0))
         self.table = PromptTable(
             pool,
@@ -78,6 +79,9 @@ class TextGenWorld:
         self.num_users -= 1
         if self.num_users == 0:
             self._close_scorer()
+
+    def _make_pool(self) -> PromptPool:
+        return make_pool(self.config)
 
     def _make_judge(self, rubric: Rubric, scorer: Scorer) -> Judge:
         return Judge(rubric, scorer, score_length_cut=self.config.score_length_cut)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from textgym import Prompt, PromptSource
+from textgym import Prompt, PromptSource, ToolCall
 from textgym.seeding import mix64_array
 from textgym_plugins.numbering import digits_of, find_stride
 
@@ -85,6 +85,10 @@ class Arithmetic(PromptSource):
             reward="math",
             metadata={"task": self.name},
         )
+
+    def tool_calls(self, index: int) -> tuple[ToolCall, ...]:
+        """Return the call of a calculator with the expression."""
+        return (ToolCall("calculator", {"expression": self.prompt(index).id}),)
 
     def split_keys(self) -> NDArray[np.uint64]:
         """Return a hash of each expression, so it falls on one side whatever the bounds are."""

@@ -14,6 +14,7 @@ from textgym_plugins.kbqa import JudgedKbqa, Kbqa
 from textgym_plugins.kbqa.rgb import Rgb
 from textgym_plugins.math import MathReward
 from textgym_plugins.math.prompts import Gsm8k, Math500
+from textgym_plugins.reasoning import ReasoningGym, ReasoningGymReward
 from textgym_plugins.reward_model import RewardModel
 from textgym_plugins.reward_model.preferences import Preferences
 from textgym_plugins.rules import RULES
@@ -21,6 +22,7 @@ from textgym_plugins.rules.mmlu import Mmlu
 from textgym_plugins.safety import SafetyReward
 from textgym_plugins.semantic import SemanticSimilarity
 from textgym_plugins.tiny import TINY_SOURCES
+from textgym_plugins.tools import TOOLS
 
 
 @textgym.hookimpl
@@ -33,6 +35,7 @@ def textgym_rewards() -> list[type[textgym.Reward]]:
         JudgedKbqa,
         IFEvalReward,
         JudgeReward,
+        ReasoningGymReward,
         RemoteReward,
         RewardModel,
         SafetyReward,
@@ -53,6 +56,7 @@ def textgym_prompt_sources() -> list[type[textgym.PromptSource]]:
         Mbpp,
         Mmlu,
         Preferences,
+        ReasoningGym,
         Requests,
         Rgb,
         *TINY_SOURCES,
@@ -63,3 +67,9 @@ def textgym_prompt_sources() -> list[type[textgym.PromptSource]]:
 def textgym_benchmarks() -> list[textgym.Benchmark]:
     """Return the first-party suites."""
     return list(SUITES)
+
+
+@textgym.hookimpl
+def textgym_tools() -> list[type[textgym.Tool]]:
+    """Return the first-party tools."""
+    return list(TOOLS)

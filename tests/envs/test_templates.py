@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gymnasium
 import pytest
 
 from textgym import ConfigError, Message, MissingExtraError, PromptError
@@ -123,6 +124,71 @@ def test_tokenizer_template_that_refuses_a_role(tokenizer_folder: Path) -> None:
     template = make_template(f"tokenizer:{tokenizer_folder / 'chat'}")
     with pytest.raises(PromptError, match="refuses the roles user, tool: no tools"):
         template.render([QUESTION, TOOL])
+
+
+def test_replies_follow_a_finished_turn() -> None:
+    chatml, qwen3 = make_template("chatml"), make_template("qwen3")
+    answer = "<|im_start|>user\n<tool_response>\n42\n</tool_response><|im_end|>\n"
+    assert chatml.reply([TOOL]) == f"\n{answer}<|im_start|>assistant\n"
+    assert chatml.reply([TOOL], ended=False) == f"<|im_end|>\n{answer}<|im_start|>assistant\n"
+    assert qwen3.reply([TOOL], think=False).endswith("assistant\n<think>\n\n</think>\n\n")
+    assert make_template("plain").reply([TOOL, TOOL]) == "\n42\n42\n"
+
+
+def test_a_dialogue_with_a_reply_is_the_rendered_dialogue() -> None:
+    """What the policy says and what it is answered, appended, is what the template renders."""
+    said = Message(role="assistant", content="Let me see.")
+    for name in ("chatml", "qwen3"):
+        template = make_template(name)
+        grown = template.render([QUESTION]) + "Let me see.<|im_end|>" + template.reply([TOOL])
+        assert grown == template.render([QUESTION, said, TOOL])
+
+
+TOOLS = [{"type": "function", "function": {"name": "add", "description": "d", "parameters": {}}}]
+
+
+@pytest.fixture(scope="module")
+def tool_tokenizers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tokenizers whose chat templates know tools, do not, and mark the end in another way."""
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    folder = tmp_path_factory.mktemp("tools")
+    turn = "{{ m.role }}: {{ m.content }}"
+    for name, end, shown in (
+        ("aware", "[EOS]", "{% if tools %}[{{ tools[0].function.name }}]{% endif %}"),
+        ("unaware", "[EOS]", ""),
+        ("other", "[END]", ""),
+    ):
+        model = tokenizers.models.WordLevel({"<unk>": 0, "[EOS]": 1, "[END]": 2}, unk_token="<unk>")
+        tokenizer = transformers.PreTrainedTokenizerFast(
+            tokenizer_object=tokenizers.Tokenizer(model), unk_token="<unk>", eos_token="[EOS]",
+            additional_special_tokens=["[END]"],
+        )  # fmt: skip
+        tokenizer.chat_template = (
+            shown + "{% for m in messages %}" + turn + end + "\n{% endfor %}"
+            "{% if add_generation_prompt %}assistant: {% endif %}"
+        )
+        tokenizer.save_pretrained(folder / name)
+    return folder
+
+
+def test_tokenizers_template_renders_tools_and_replies(tool_tokenizers: Path) -> None:
+    aware, unaware, other = (
+        make_template(f"tokenizer:{tool_tokenizers / name}")
+        for name in ("aware", "unaware", "other")
+    )
+    assert aware.render([QUESTION], tools=TOOLS) == "[add]user: 1+1?[EOS]\nassistant: "
+    shown = unaware.render([SYSTEM, QUESTION], tools=TOOLS)
+    assert shown.startswith("system: Be brief.\n\n# Tools\n\nYou may call")
+    assert '"name": "add"' in shown
+    assert aware.reply([TOOL]) == "\ntool: 42[EOS]\nassistant: "
+    assert aware.reply([TOOL], ended=False) == "[EOS]\ntool: 42[EOS]\nassistant: "
+    assert other.reply([TOOL]) == "\ntool: 42[END]\nassistant: "
+
+
+def test_a_template_that_refuses_tools_refuses_when_it_is_made(tokenizer_folder: Path) -> None:
+    with pytest.raises(PromptError, match="refuses the roles user, assistant, tool: no tools"):
+        gymnasium.make("textgym:TextGenTools-v0", template=f"tokenizer:{tokenizer_folder / 'chat'}")
 
 
 def test_tokenizer_without_template_or_without_tokenizer(

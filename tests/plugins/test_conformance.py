@@ -31,6 +31,7 @@ PACKAGES = {
     "ifeval": "langdetect",
     "judge": "httpx",
     "kbqa_judged": "httpx",
+    "reasoning_gym": "reasoning_gym",
     "remote": "fastapi",
     "reward_model": "torch",
     "safety": "torch",

@@ -28,9 +28,10 @@ REWARD = """
 """
 
 
-def test_hook_names_are_the_four_hooks() -> None:
+def test_hook_names_are_the_five_hooks() -> None:
     assert set(HOOK_NAMES) == {
         "textgym_rewards", "textgym_prompt_sources", "textgym_benchmarks", "textgym_environments",
+        "textgym_tools",
     }  # fmt: skip
 
 
@@ -73,6 +74,15 @@ def test_load_collects_every_kind_of_contribution(install: Install, load: Load) 
         @textgym.hookimpl
         def textgym_environments():
             return [EnvSpec("FromPlugin-v0", entry_point="textgym_all:Env")]
+
+        class Greet(textgym.Tool):
+            name: ClassVar[str] = "greet"
+            description: ClassVar[str] = "Say hello."
+            arguments: ClassVar[type[textgym.ToolArguments]] = textgym.ToolArguments
+
+        @textgym.hookimpl
+        def textgym_tools():
+            return [Greet]
         """,
     )
     manager = load()
@@ -80,6 +90,7 @@ def test_load_collects_every_kind_of_contribution(install: Install, load: Load) 
         assert manager.reward_class("mine").__name__ == "Mine"
         assert manager.prompt_source_class("source").__name__ == "Source"
         assert manager.benchmark("bench").reward == "mine"
+        assert manager.tool_class("greet").description == "Say hello."
         assert gymnasium.spec("FromPlugin-v0").entry_point == "textgym_all:Env"
         assert manager.plugins[0].hooks == HOOK_NAMES
     finally:

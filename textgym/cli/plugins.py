@@ -83,6 +83,7 @@ def _tables(manager: PluginManager) -> dict[str, Mapping[str, Contribution]]:
         "Prompt sources": manager.prompt_sources,
         "Benchmarks": manager.benchmarks,
         "Environments": manager.environments,
+        "Tools": manager.tools,
     }
 
 

@@ -55,6 +55,8 @@ RESUMABLE = (
     "iterations", "checkpoint_every", "keep_checkpoints", "log_rollouts", "log_tokens", "threads",
     "report_to",
 )  # fmt: skip
+EMBEDDED = {"TextGen-v0": "arithmetic", "TextGenTools-v0": "tools"}
+"""The world of an environment, where nothing else is given."""
 RESUMABLE_SECTIONS = ("evaluation", "engine")
 
 
@@ -121,13 +123,14 @@ def _world(args: argparse.Namespace) -> str:
     env_id = _env_id(args)
     if has_exact_solution(env_id):
         return SOLVED
-    is_embedded = (
+    is_default = (
         args.config is None
         and args.prompts is None
         and args.model in (None, PolicyConfig().model)
-        and task_name(env_id) == task_name(EnvConfig().id)
     )
-    return "arithmetic" if is_embedded else "seed" if args.preset is None else "llm"
+    if is_default and task_name(env_id) in EMBEDDED:
+        return EMBEDDED[task_name(env_id)]
+    return "seed" if args.preset is None else "llm"
 
 
 def _preset(args: argparse.Namespace, world: str) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
 
+from textgym.curriculum import CurriculumState
 from textgym.errors import ConfigError
 from textgym_agents.core.baselines import MovingBaseline
 from textgym_agents.core.kl import EntropyFloor
@@ -58,10 +59,16 @@ class TrainState(BaseModel):
     """What the entropy floor is taken from."""
     baselines: dict[str, float] = {}
     """The moving baseline of REINFORCE, by domain."""
+    curriculum: CurriculumState | None = None
+    """Where the curriculum stands, if there is one."""
 
 
 def save_checkpoint(
-    agent: PPOAgent, run: RunDirectory, iteration: int, best: BestCheckpoint | None
+    agent: PPOAgent,
+    run: RunDirectory,
+    iteration: int,
+    best: BestCheckpoint | None,
+    curriculum: CurriculumState | None = None,
 ) -> None:
     """Write a checkpoint after `iteration` updates; it counts once it is complete.
 
@@ -82,6 +89,7 @@ def save_checkpoint(
             best=best,
             first_entropies=tuple(agent.entropy_floor.first),
             baselines=agent.baseline.means,
+            curriculum=curriculum,
         )
         (folder / STATE_FILE).write_text(json.dumps(state.model_dump()))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from textgym.errors import ConfigError, PromptError
 from textgym.prompt import Prompt
-from textgym.prompt_source import Demonstrations
+from textgym.prompt_source import Demonstrations, Dialogues
 from textgym.seeding import Purpose, stream
 from textgym_agents.core.buffer import Batch, Episode, collate
 from textgym_agents.core.guard import StepGuard
@@ -31,6 +31,7 @@ from textgym_agents.lm.texts import encode
 from textgym_agents.processes import ONE, Processes
 
 DIGITS = "0123456789"
+T = TypeVar("T")
 
 
 class Demonstration(NamedTuple):
@@ -38,6 +39,8 @@ class Demonstration(NamedTuple):
 
     prompt: str
     completion: str
+    rest: tuple[str, ...] = ()
+    """Of a dialogue: what the environment answers, the next completion, and so on."""
 
 
 class Pool(Protocol):
@@ -105,8 +108,8 @@ class PoolDemonstrator:
         return shown
 
 
-def _choice(completions: Sequence[str], rng: np.random.Generator) -> str:
-    return completions[int(rng.integers(len(completions)))]
+def _choice(shown: Sequence[T], rng: np.random.Generator) -> T:
+    return shown[int(rng.integers(len(shown)))]
 
 
 class FileDemonstrator:
@@ -137,13 +140,43 @@ def _parse(path: Path, number: int, line: str) -> Demonstration:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise PromptError(f"{path}, line {number}: not JSON: {error.msg}") from None
-    for name in Demonstration._fields:
+    for name in ("prompt", "completion"):
         if not isinstance(row, dict) or not isinstance(row.get(name), str):
             raise PromptError(f"{path}, line {number}: field '{name}' is missing or not text")
     return Demonstration(row["prompt"], row["completion"])
 
 
-def make_demonstrator(config: ColdStartConfig, pool: Any) -> PoolDemonstrator | FileDemonstrator:
+class DialoguePool(Pool, Protocol):
+    """The prompts of an environment of several turns."""
+
+    def dialogues(self, index: int) -> Dialogues:
+        """Return right and wrong dialogues of a prompt; none where none are known."""
+        ...
+
+
+class DialogueDemonstrator(PoolDemonstrator):
+    """Demonstrates dialogues, and completions of the prompts of which no dialogue is known."""
+
+    pool: DialoguePool
+
+    def draw(self, rng: np.random.Generator) -> Demonstration:
+        """Return one demonstration."""
+        before = rng.bit_generator.state
+        key = int(rng.integers(2**62))
+        index = self.pool.draw(key, 0)
+        shown = self.pool.dialogues(index)
+        if not shown.right:
+            rng.bit_generator.state = before  # as if nothing had been drawn
+            return super().draw(rng)
+        is_wrong = bool(shown.wrong) and rng.random() < self.wrong_share
+        said = _choice(shown.wrong if is_wrong else shown.right, rng)
+        return Demonstration(self.pool.render(index, key, 0), said[0], said[1:])
+
+
+Demonstrator = PoolDemonstrator | FileDemonstrator
+
+
+def make_demonstrator(config: ColdStartConfig, pool: Any) -> Demonstrator:
     """Return the demonstrator of a configuration.
 
     Args:
@@ -157,21 +190,27 @@ def make_demonstrator(config: ColdStartConfig, pool: Any) -> PoolDemonstrator | 
             "cold_start: this environment has no prompt pool to take targets from; give "
             "cold_start.demonstrations a JSONL file of {prompt, completion}"
         )
-    return PoolDemonstrator(pool, config.wrong_share)
+    kind = DialogueDemonstrator if hasattr(pool, "dialogues") else PoolDemonstrator
+    return kind(pool, config.wrong_share)
 
 
 def demonstration_batch(
     network: PolicyValueNetwork, demonstrations: Sequence[Demonstration], max_length: int
 ) -> Batch:
-    """Return a batch whose action mask is the completion and the end token."""
-    prompts = encode(network, [d.prompt for d in demonstrations])
-    answers = encode(network, [d.completion for d in demonstrations])
+    """Return a batch whose action mask is the completions with their end tokens."""
+    said = [(d.prompt, d.completion, *d.rest) for d in demonstrations]
+    encoded = iter(encode(network, [text for texts in said for text in texts]))
     end = network.tokenizer.eos_token_id
     episodes = []
-    for prompt, answer in zip(prompts, answers, strict=True):
-        ids = torch.tensor([*prompt, *answer, end])[:max_length]
-        mask = torch.arange(len(ids)) >= len(prompt)
-        episodes.append(Episode(ids, mask, torch.zeros(len(ids)), True, False))
+    for texts in said:
+        ids, mask = list[int](), list[bool]()
+        for i in range(len(texts)):
+            is_action = i % 2 == 1
+            part = [*next(encoded), end] if is_action else next(encoded)
+            ids += part
+            mask += [is_action] * len(part)
+        tokens, is_said = torch.tensor(ids)[:max_length], torch.tensor(mask)[:max_length]
+        episodes.append(Episode(tokens, is_said, torch.zeros(len(tokens)), True, False))
     return collate(episodes)
 
 
@@ -182,7 +221,7 @@ class ColdStart:
         self,
         network: PolicyValueNetwork,
         config: ColdStartConfig,
-        demonstrator: PoolDemonstrator | FileDemonstrator,
+        demonstrator: Demonstrator,
         *,
         seed: int,
         max_length: int,

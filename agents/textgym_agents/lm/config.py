@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from textgym.curriculum import CurriculumConfig
 from textgym.http_calls import BaseUrl, Retry
 from textgym_agents.core.config import Config, PPOConfig
 from textgym_agents.core.estimators import GaeEstimator, GroupEstimator
@@ -286,6 +287,9 @@ class TrainConfig(Config):
     """The algorithm."""
     reference: ReferenceConfig = ReferenceConfig()
     """Where the reference policy is."""
+    curriculum: CurriculumConfig | None = None
+    """Begin with the prompt sources of the lowest `level` and go on by success; None draws from all
+    levels alike."""
     cold_start: ColdStartConfig | None = None
     """Supervised start; None starts from the model as it is."""
     evaluation: EvaluationConfig = EvaluationConfig()

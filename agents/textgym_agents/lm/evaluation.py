@@ -20,7 +20,7 @@ from textgym_agents.lm.exact import ExactTask
 from textgym_agents.lm.rollout import collect
 from textgym_agents.lm.transcript import Rollout, Transcript
 
-WITH_SPLITS = ("TextGen-v0", "QueryRewrite-v0")
+WITH_SPLITS = ("TextGen-v0", "TextGenTools-v0", "QueryRewrite-v0")
 """Environments that hold prompts out for evaluation."""
 
 
@@ -66,12 +66,15 @@ class EvaluationResult(NamedTuple):
 def by_task(rollout: Rollout) -> dict[str, Rollout]:
     """Return the episodes of each task, `metadata["task"]` of the prompt; empty for a single one.
 
-    Prompts that name none are of the task `other`.
+    Prompts that name none are of the task `other`. Where the prompts have levels of a curriculum,
+    those are tasks: `level_0` and so on.
     """
     parts: defaultdict[str, list[Transcript]] = defaultdict(list)
     for transcript in rollout.transcripts:
         metadata = transcript.task.metadata if transcript.task is not None else {}
-        parts[str(metadata.get("task", "other"))].append(transcript)
+        level = metadata.get("curriculum_level")
+        name = metadata.get("task", "other") if level is None else f"level_{level}"
+        parts[str(name)].append(transcript)
     return {task: Rollout(parts[task]) for task in sorted(parts)} if len(parts) > 1 else {}
 
 

@@ -1,9 +1,10 @@
 """Presets of `textgym train`: where a configuration starts from.
 
 `seed` is the model's defaults, spelled out; `llm` is a starting point for a model of some hundred
-million parameters; `arithmetic` is the embedded world, minutes on two cores; `toy` is for
-environments with an exact solution, from which the rest of it follows (`exact.limits_for`). The
-presets of algorithms are put over one of the last three: the same algorithm at another scale.
+million parameters; `arithmetic` is the embedded world, minutes on two cores; `tools` is that world
+with products that are too large for it, and a calculator; `toy` is for environments with an exact
+solution, from which the rest of it follows (`exact.limits_for`). The presets of algorithms are put
+over one of the last ones: the same algorithm at another scale.
 """
 
 from __future__ import annotations
@@ -75,6 +76,22 @@ ARITHMETIC: Mapping[str, Any] = {
     },
     "evaluation": {"every": 25, "num_episodes": 250},
 }
+
+TOOLS: Mapping[str, Any] = merge(
+    ARITHMETIC,
+    {
+        "iterations": 20,
+        "checkpoint_every": 10,
+        "env": {
+            "id": "textgym:TextGenTools-v0",
+            "prompts": [{"source": "arithmetic", "config": {"digits": 3, "operators": "*"}}],
+            "kwargs": {"tools": ["calculator"], "describe_tools": False, "max_turns": 3},
+        },
+        "cold_start": {"steps": 600, "wrong_share": 0.8},
+        "rollout": {"num_episodes": 256, "num_envs": 256, "max_new_tokens": 24, "max_length": 96},
+        "evaluation": {"every": 10},
+    },
+)
 
 TOY: Mapping[str, Any] = {
     "iterations": 600,
@@ -200,7 +217,7 @@ IN_ARITHMETIC: Mapping[str, Mapping[str, Any]] = {
 
 SOLVED = "toy"
 WORLDS: Mapping[str, Mapping[str, Any]] = {
-    "seed": SEED, "llm": LLM, "arithmetic": ARITHMETIC, SOLVED: TOY,
+    "seed": SEED, "llm": LLM, "arithmetic": ARITHMETIC, "tools": TOOLS, SOLVED: TOY,
 }  # fmt: skip
 PRESETS = (*WORLDS, *ALGORITHMS)
 

@@ -28,7 +28,8 @@ from textgym_agents.lm.transcript import Rollout, Transcript
 
 INFO_KEYS = (
     "prompt_id", "finish_reason", "is_success", "score", "reward_parts", "status", "label",
-    "reason", "extracted", "verifier_error", "reward_steps", "answer",
+    "reason", "extracted", "verifier_error", "reward_steps", "answer", "completion", "dialogue",
+    "tool_calls", "tool_errors",
 )  # fmt: skip
 
 

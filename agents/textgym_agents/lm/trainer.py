@@ -30,6 +30,7 @@ from textgym_agents.lm.envs import make_envs
 from textgym_agents.lm.evaluation import evaluate, make_held_out
 from textgym_agents.lm.network import PolicyValueNetwork
 from textgym_agents.lm.recorder import Recorder
+from textgym_agents.lm.syllabus import make_syllabus
 from textgym_agents.processes import PeerError, Processes
 from textgym_agents.reports.writing import refresh_report
 from textgym_agents.run.directory import RunDirectory
@@ -112,6 +113,7 @@ class Trainer:
         self._open.callback(agent.engine.close)
         self.clock = Clock()
         self.collector = self._make_collector()
+        self.syllabus = make_syllabus(self.config, self.collector.envs)
         self.held_out = make_held_out(agent)
         self._open.callback(self.held_out.envs.close)
         alarms = Alarms(expects_ratio_1=not isinstance(agent.correction, Bypass))
@@ -192,7 +194,8 @@ class Trainer:
         check_equal(self.agent.network, self.processes)
 
         def save() -> None:
-            save_checkpoint(self.agent, self.run, done, self.recorder.best)
+            state = None if self.syllabus is None else self.syllabus.state()
+            save_checkpoint(self.agent, self.run, done, self.recorder.best, state)
             if done < self.num_iterations:
                 check_room(self.run, checkpoint_bytes(self.agent.network))
 
@@ -203,6 +206,8 @@ class Trainer:
         if resume_from is not None:
             with self.processes.together():
                 state = load_checkpoint(self.agent, self.run, resume_from)
+            if self.syllabus is not None and state.curriculum is not None:
+                self.syllabus.restore(state.curriculum)
             self.agent.engine.sync(state.iteration)
             self.recorder.start(state)
             return state.iteration
@@ -252,6 +257,8 @@ class Trainer:
         rollout = self.collector.collect(iteration)
         collected = time.perf_counter()
         metrics = rollout.metrics() | group_metrics(rollout)
+        if self.syllabus is not None:
+            metrics |= self.syllabus.observe(rollout)
         with kept_if_not_finite(self.agent, self.run, f"iteration-{iteration + 1:07d}"):
             metrics |= self.agent.update(
                 rollout, iteration=iteration, progress=iteration / self.num_iterations

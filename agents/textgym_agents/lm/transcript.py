@@ -193,6 +193,7 @@ class Rollout(NamedTuple):
             "rollout/num_failed": float(failures.total()),
             **{f"rollout/failed/{kind}": float(count) for kind, count in failures.items()},
             **{f"rollout/parts/{name}": value for name, value in _mean_parts(scored).items()},
+            **_tool_metrics(scored),
         }
 
 
@@ -208,6 +209,19 @@ def _mean_parts(transcripts: Sequence[Transcript]) -> dict[str, float]:
             if value is not None and math.isfinite(value):  # None: another route scored it
                 values[name].append(value)
     return {name: sum(each) / len(each) for name, each in values.items()}
+
+
+def _tool_metrics(transcripts: Sequence[Transcript]) -> dict[str, float]:
+    """Return the mean number of turns and calls, where the environment has tools."""
+    known = [t for t in transcripts if "tool_calls" in t.info]
+    if not known:
+        return {}
+    n = len(known)
+    return {
+        "rollout/turns": sum(len(t.completions) for t in known) / n,
+        "rollout/tool_calls": sum(t.info["tool_calls"] for t in known) / n,
+        "rollout/tool_errors": sum(t.info["tool_errors"] for t in known) / n,
+    }
 
 
 def _mean_success(transcripts: Sequence[Transcript]) -> float:

@@ -104,6 +104,11 @@ class Program:
         for descriptor in self.streams:
             os.set_blocking(descriptor, False)
 
+    @property
+    def connection(self) -> socket.socket:
+        """Our end of what it is told by, and answers on."""
+        return self._connection
+
     def start_script(self, source: str, stdin: str) -> None:
         """Have it run a source as a script that reads `stdin`."""
         view = memoryview(stdin.encode())
@@ -132,6 +137,11 @@ class Program:
         if not self._is_watched:
             self._is_watched = True
             self._worker.send(WATCH, self.number)
+
+    def forget(self, descriptor: int) -> None:
+        """Close a stream that has ended."""
+        del self.streams[descriptor]
+        os.close(descriptor)
 
     def end(self) -> None:
         """Kill it with all it started, and close what is open."""

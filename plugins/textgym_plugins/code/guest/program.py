@@ -107,6 +107,8 @@ class Host:
                 return self._load(*arguments)
             if kind == "script":
                 _run_script(*arguments)
+            if kind == "cell":
+                return _run_cell(self.module, *arguments)
             raise WireError(f"unknown question {question[:1]}")
         except PeerGoneError:
             raise
@@ -240,6 +242,35 @@ def run() -> NoReturn:
         pass
     finally:
         os._exit(0)
+
+
+def _run_cell(module: types.ModuleType, source: str) -> list[Any]:
+    """Run a piece of code after others in one module, and print the value of its last expression.
+
+    What it raises is printed, SystemExit too: only the process itself can end.
+    """
+    import ast  # only consoles need it
+
+    global _source
+    _source = source
+    module.__name__ = "__main__"
+    sys.modules["__main__"] = module
+    with suppress(OSError):  # it has closed its stdout
+        os.dup2(1, 2)  # so that output and errors arrive in order
+    try:
+        tree: ast.Module = compile(source, _FILE, "exec", int(ast.PyCF_ONLY_AST))
+        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+        exec(compile(tree, _FILE, "exec"), vars(module))
+        if isinstance(last, ast.Expr):
+            value = eval(compile(ast.Expression(last.value), _FILE, "eval"), vars(module))
+            if value is not None:
+                print(repr(value))
+    except BaseException as error:
+        sys.stdout.flush()
+        _print_error(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return ["=", None, None]
 
 
 def _run_script(source: str) -> NoReturn:

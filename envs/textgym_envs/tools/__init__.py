@@ -1,0 +1,1 @@
+"""`TextGenTools-v0`: answering a prompt in several turns, with tools."""
