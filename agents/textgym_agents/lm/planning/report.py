@@ -124,7 +124,9 @@ def table_rows(rows: Sequence[Row]) -> list[list[str]]:
             row.config.kind,
             "-" if row.config.kind == "greedy" else str(row.config.budget),
             "none" if not row.success.count else f"{row.success.value:.1%}",
-            "none" if not row.success.count else f"{row.success.low:.0%} - {row.success.high:.0%}",
+            "none"
+            if not row.success.count
+            else f"{100 * row.success.low:.0f}-{100 * row.success.high:.0f}",
             f"{row.reward.value:.3f}",
             f"{row.num_tokens:.1f}",
             f"{row.num_finished:.1f}",

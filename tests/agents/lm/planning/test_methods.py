@@ -162,9 +162,7 @@ def test_with_an_exact_value_oracle_search_finds_the_optimum_at_once() -> None:
     reader.exact = exact
     rules = Rules(network.stop_ids, [exact.solution.turn_length] * len(prompts))
     config = MctsConfig(budget=16, leaves=1, c_init=0.05, prior_weight=0.0)
-    answers = tree_search(
-        reader, reader.begin(prompts), rules, RewardWorth(judge), config
-    )
+    answers = tree_search(reader, reader.begin(prompts), rules, RewardWorth(judge), config)
     judge.close()
     assert np.mean([a.worth.value for a in answers]) == exact.solution.optimal_value == 1.0
     # at worst each of the 13 tokens is read once; the end after the right one is free
@@ -213,4 +211,3 @@ def test_what_a_reward_cannot_judge_is_worth_what_the_value_head_says(tmp_path: 
 def test_malformed_configurations_are_refused(make: Callable[[], Any], what: str) -> None:
     with pytest.raises(ValidationError, match=what):
         make()
-

@@ -69,7 +69,9 @@ def test_ids_are_drawn_from_all_ids(tiny_policy: PolicyValueNetwork) -> None:
     assert len(state.actions) == 1
 
 
-def test_layers_that_cannot_branch_are_refused(make_policy: Callable[..., PolicyValueNetwork]) -> None:
+def test_layers_that_cannot_branch_are_refused(
+    make_policy: Callable[..., PolicyValueNetwork],
+) -> None:
     network = make_policy("qwen3")
     network.lm.config.use_sliding_window, network.lm.config.sliding_window = True, 4
     network.lm.config.layer_types = ["sliding_attention", "full_attention"]
