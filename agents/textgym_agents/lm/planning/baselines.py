@@ -50,7 +50,7 @@ class _Samples:
     def __init__(self, prompt: State, longest: int, budget: int, uniform: Floats) -> None:
         self.prompt, self.left, self.longest, self.uniform = prompt, budget, longest, uniform
         self.num_drawn = 0
-        self.found: dict[tuple[int, ...], tuple[Finished, Worth]] = {}
+        self.found: dict[tuple[int, ...], tuple[Sample, Worth]] = {}
         self.is_done = False
 
     def draw(self) -> list[Path]:
@@ -60,9 +60,8 @@ class _Samples:
         if self.is_done or count == 0:
             return []
         first, self.num_drawn = self.num_drawn, self.num_drawn + count
-        return [
-            Path(self, j, self.prompt, self.prompt.drawn[j]) for j in range(first, first + count)
-        ]
+        ids, log_p = self.prompt.drawn, self.prompt.drawn_logprobs
+        return [Path(self, j, self.prompt, ids[j], log_p[j]) for j in range(first, self.num_drawn)]
 
 
 class Path(NamedTuple):
@@ -72,6 +71,15 @@ class Path(NamedTuple):
     number: int
     state: State
     token: int
+    log_p: float
+    """Of all its tokens; nats."""
+
+
+class Sample(NamedTuple):
+    """A sample that was written."""
+
+    finished: Finished
+    log_p: float
 
 
 def draws_of(seed: int, problem_id: int, budget: int, longest: int) -> Floats:
@@ -105,16 +113,23 @@ def best_of_n(
     ]
     while paths := [path for row in rows for path in row.draw()]:
         ended = _write(reader, rules, paths)
-        worths = judge([finished for _, finished in ended])
-        for (row, finished), worth in zip(ended, worths, strict=True):
-            row.found.setdefault(finished.ids, (finished, worth))
+        worths = judge([sample.finished for _, sample in ended])
+        for (row, sample), worth in zip(ended, worths, strict=True):
+            row.found.setdefault(sample.finished.ids, (sample, worth))
             row.is_done |= worth.is_success
-    return [Answer(*best(list(row.found.values())), len(row.found)) for row in rows]
+    return [_best_sample(row, config.prior_weight) for row in rows]
 
 
-def _write(reader: StateReader, rules: Rules, paths: list[Path]) -> list[tuple[_Samples, Finished]]:
+def _best_sample(row: _Samples, prior_weight: float) -> Answer:
+    sample, worth = max(
+        row.found.values(), key=lambda each: each[1].rank(prior_weight * each[0].log_p)
+    )
+    return Answer(sample.finished, worth, len(row.found))
+
+
+def _write(reader: StateReader, rules: Rules, paths: list[Path]) -> list[tuple[_Samples, Sample]]:
     """Return the completions that begun samples become, in their order."""
-    ended: dict[tuple[int, int], tuple[_Samples, Finished]] = {}
+    ended: dict[tuple[int, int], tuple[_Samples, Sample]] = {}
     while paths:
         going_on: list[Path] = []
         for path in paths:
@@ -123,7 +138,7 @@ def _write(reader: StateReader, rules: Rules, paths: list[Path]) -> list[tuple[_
                 path.samples.left -= 1
                 going_on.append(path)
             else:
-                ended[path.state.problem, path.number] = path.samples, finished
+                ended[path.state.problem, path.number] = path.samples, Sample(finished, path.log_p)
         if not going_on:
             break
         depths = [len(path.state.ids) + 1 for path in going_on]
@@ -133,8 +148,8 @@ def _write(reader: StateReader, rules: Rules, paths: list[Path]) -> list[tuple[_
         ])  # fmt: skip
         states = reader.read([p.state for p in going_on], [p.token for p in going_on], draws)
         paths = [
-            Path(path.samples, path.number, state, state.drawn[0])
-            for path, state in zip(going_on, states, strict=True)
+            Path(p.samples, p.number, state, state.drawn[0], p.log_p + state.drawn_logprobs[0])
+            for p, state in zip(going_on, states, strict=True)
         ]
     return [ended[key] for key in sorted(ended)]
 
@@ -195,14 +210,8 @@ def beam_search(
 
 
 def _best_of_beam(beam: _Beam, worths: Sequence[Worth], config: BeamConfig) -> Answer:
-    scored = [
-        (worth.is_known, worth.value + config.prior_weight * log_p, finished, worth)
-        for (finished, log_p), worth in zip(beam.ended, worths, strict=True)
-    ]
-    _, _, finished, worth = max(scored, key=lambda each: each[:2])
+    (finished, _), worth = max(
+        zip(beam.ended, worths, strict=True),
+        key=lambda each: each[1].rank(config.prior_weight * each[0][1]),
+    )
     return Answer(finished, worth, len(beam.ended))
-
-
-def best(pairs: Sequence[tuple[Finished, Worth]]) -> tuple[Finished, Worth]:
-    """Return the completion of the highest worth; what a reward said goes before guesses."""
-    return max(pairs, key=lambda pair: (pair[1].is_known, pair[1].value))

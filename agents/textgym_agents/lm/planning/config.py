@@ -29,6 +29,8 @@ class BestOfNConfig(SearchLimits):
     kind: Literal["best_of_n"] = "best_of_n"
     temperature: PositiveFloat = 1.0
     """Of sampling."""
+    prior_weight: NonNegativeFloat = 0.1
+    """What a nat of the completion costs beside what the value head says of it."""
 
 
 class BeamConfig(SearchLimits):
@@ -38,7 +40,7 @@ class BeamConfig(SearchLimits):
     branches: PositiveInt = 3
     """Most likely tokens that each prefix is continued with."""
     prior_weight: NonNegativeFloat = 0.1
-    """Weight of log pi(completion | prompt), in nats, beside the value."""
+    """What a nat of the completion costs beside what the value head says of it."""
 
 
 class MctsConfig(SearchLimits):

@@ -43,6 +43,8 @@ class State(NamedTuple):
     """Their probabilities, which sum to 1."""
     drawn: list[int]
     """Next ids that were drawn from all of them, as many as were asked for."""
+    drawn_logprobs: list[float]
+    """Their log-probabilities; nats."""
     slots: Ints
     """Where the keys and values of prompt and `ids` are."""
 
@@ -198,27 +200,27 @@ class StateReader:
         logits = self.network.next_logits(hidden, self.temperature)
         values = self.network.values_of(hidden).tolist()
         p = logits.double().softmax(-1)
-        drawn = [[] for _ in ids] if draws is None else _drawn(p, draws)
+        drawn = _drawn(p, draws if draws is not None else np.empty((len(ids), 0)))
+        log_p = p.log().gather(1, drawn).tolist()
         p, likely = p.topk(min(self.num_actions, p.shape[-1]))
         priors, actions = (p / p.sum(-1, keepdim=True)).cpu().numpy(), likely.cpu().numpy()
         is_legal = priors > 0
         return [
             State(
                 problems[i], ids[i], values[i], actions[i][is_legal[i]], priors[i][is_legal[i]],
-                drawn[i], slots[i],
+                drawn[i].tolist(), log_p[i], slots[i],
             )
             for i in range(len(ids))
         ]  # fmt: skip
 
 
-def _drawn(p: Tensor, draws: Floats) -> list[list[int]]:
+def _drawn(p: Tensor, draws: Floats) -> Tensor:
     """Return the ids that uniform numbers (n, k) fall on, by probabilities (n, V)."""
     cumulated = p.cumsum(-1)
     total = cumulated[:, -1:]
     places = torch.from_numpy(draws).to(p) * total
     places = torch.minimum(places, total.nextafter(torch.zeros_like(total)))
-    ids: list[list[int]] = torch.searchsorted(cumulated, places, right=True).tolist()
-    return ids
+    return torch.searchsorted(cumulated, places, right=True)
 
 
 def _of(draws: Floats | None, rows: range) -> Floats | None:

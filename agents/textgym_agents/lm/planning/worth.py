@@ -45,6 +45,10 @@ class Worth(NamedTuple):
     is_success: bool = False
     """Whether the reward cannot be higher."""
 
+    def rank(self, cost: float) -> tuple[bool, float]:
+        """Return what completions are compared by: rewards before guesses, which cost nats."""
+        return self.is_known, self.value if self.is_known else self.value + cost
+
 
 class WorthSource(Protocol):
     """Says what completions are worth."""

@@ -14,7 +14,7 @@ from textgym_agents.lm.planning.tree import Edge, Node, Puct, backup, close, giv
 
 def state(value: float, *priors: float, ids: tuple[int, ...] = ()) -> State:
     actions = np.arange(len(priors))
-    return State(0, ids, value, actions, np.array(priors), [], np.empty(0, dtype=np.int64))
+    return State(0, ids, value, actions, np.array(priors), [], [], np.empty(0, dtype=np.int64))
 
 
 def node(puct: Puct, value: float, *priors: float, parent: Edge | None = None) -> Node:
