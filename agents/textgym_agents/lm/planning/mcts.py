@@ -6,7 +6,8 @@ is judged, and one that is reached again is remembered.
 
 Where a reward judges completions, what it said is exact, for the text MDP is deterministic. Then no
 completion is tried twice, a search ends with its first success, and the answer is the best one that
-was found. Otherwise the answer is the way of the most visits, as in AlphaZero.
+was found; once the budget is spent, completions that need nothing more to be read are still tried.
+Otherwise the answer is the way of the most visits, as in AlphaZero.
 """
 
 from __future__ import annotations
@@ -48,19 +49,24 @@ class TreeSearch:
         """Return the edges to be evaluated next; the search is done if there are none."""
         chosen: list[Edge] = []
         room = self._config.budget - self.num_read
-        while len(chosen) < self._config.leaves and self._left > 0 and room > 0:
+        while len(chosen) < self._config.leaves and self._left > 0 and (room > 0 or self._is_exact):
             edge = select(self.root, self._puct)
             if edge is None:
                 break
             if edge.node.pending[edge.action] > 1:  # it waits for its evaluation already
                 give_up(edge, self.root)
                 break
+            is_read = self._rules.finish(edge.node.state, edge.token) is None
+            if is_read and room <= 0:  # what is left to be had are completions
+                give_up(edge, self.root)
+                close(edge)
+                continue
             self._left -= 1
             if (worth := edge.node.worth.get(edge.action)) is not None:
                 backup(edge, worth, self._gamma, self.root)
                 continue
             chosen.append(edge)
-            room -= self._rules.finish(edge.node.state, edge.token) is None
+            room -= is_read
         self.is_done |= not chosen
         return chosen
 
