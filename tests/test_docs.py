@@ -28,7 +28,9 @@ from textgym.cli.command import Command
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(
-    r"^(?P<exempt><!-- not run: .+ -->\n+)?```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S
+    r"^(?P<exempt><!-- not run: [^\n]+ -->\n+)?"
+    r"```(?P<language>\w*)\n(?P<text>.*?)^```$",
+    re.M | re.S,
 )
 INLINE_COMMAND = re.compile(r"`(textgym [a-z][^`]*)`")
 LINK = re.compile(r"\]\((?!\w+:)(?P<path>[^)#\s]*)(?:#[^)]*)?\)")

@@ -42,6 +42,7 @@ ENVIRONMENTS = [
         entry_point="textgym_envs.toy_two_turn:ToyTwoTurnEnv",
         vector_entry_point="textgym_envs.toy_two_turn:ToyTwoTurnVectorEnv",
     ),
+    EnvSpec("Gem-v0", entry_point="textgym_envs.gem_env:GemEnv"),
     _toy_text("ToyText-v0"),
     _toy_text("ToyTextSmall-v0", below=5, max_new_tokens=2),
     _toy_text("ToyTextNoisy-v0", noise=0.1),

@@ -218,7 +218,7 @@ def _number(value: float | None) -> float | None:
 def evaluate_policy(args: argparse.Namespace) -> None:
     """Answer held-out prompts with the policy of a run, or with any model."""
     transformers_logging.disable_progress_bar()
-    agent = _evaluated_agent(args)
+    agent = evaluated_agent(args)
     held_out = make_held_out(agent)
     try:
         metrics = evaluate_agent(agent, held_out).metrics()
@@ -233,7 +233,8 @@ def evaluate_policy(args: argparse.Namespace) -> None:
         Console().print(_table(title, [args.policy], [metrics]))
 
 
-def _evaluated_agent(args: argparse.Namespace) -> PPOAgent:
+def evaluated_agent(args: argparse.Namespace) -> PPOAgent:
+    """Return the policy of a run, or any model, as the arguments of an evaluation say."""
     path = Path(args.policy)
     is_run = (path / "config.yaml").exists()
     if not is_run or RunDirectory(path).kind != "train":  # a model, or tuned without a reward

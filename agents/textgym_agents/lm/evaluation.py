@@ -6,6 +6,8 @@ Where the environment is solved, what the policy is worth is computed besides.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +32,8 @@ class HeldOut(NamedTuple):
     envs: VectorEnv[Any, Any, Any]
     options: dict[str, Any] | None
     exact: ExactTask | None = None
+    arguments: Mapping[str, str] = MappingProxyType({})
+    """What the environments were made with besides the configuration."""
 
 
 class EvaluationResult(NamedTuple):
@@ -102,7 +106,7 @@ def make_held_out(agent: PPOAgent) -> HeldOut:
     share = range(processes.rank, number, processes.size)
     envs = make_envs(config.env, len(share), **kwargs)
     options = None if indices is None else {"prompt_index": [indices[i] for i in share]}
-    return HeldOut(envs, options, _find_exact(envs, agent))
+    return HeldOut(envs, options, _find_exact(envs, agent), kwargs)
 
 
 def _chosen(env: Any, wanted: int, rng: np.random.Generator) -> list[int] | None:
