@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, and cells that leave nothing to chance print what is stored."""
+"""The notebooks run, and cells that leave nothing to chance print what is stored."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_notebook_runs_and_says_what_is_stored(
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_is_clean(path: Path) -> None:
-    """Outputs are stored for readers; warnings, paths and numbers of executions are not."""
+    """Outputs are stored for readers; warnings and paths of one machine are not."""
     nbformat.validate(nbformat.read(path, as_version=4))
     assert path.stat().st_size < MAX_BYTES
     for cell in nbformat.read(path, as_version=4).cells:

@@ -1,8 +1,8 @@
 """The tutorials can be followed: their files are written and their commands run, in order.
 
 A block with a title is a file, a block of bash is run, and each line of the block `text` that
-follows at once is found in what that printed. `<!-- exit code N -->` in front of a block says how it
-ends. There is no network.
+follows at once is found in what that printed. `<!-- exit code N -->` in front of a block says how
+it ends. There is no network.
 """
 
 from __future__ import annotations
