@@ -8,13 +8,14 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 VLLM := .venv/.vllm
 
-.PHONY: help sandbox browser train test check bench clean
+.PHONY: help sandbox browser train test check bench docs clean
 
 help:
 	@echo "make train   train a tiny language model with PPO, and show how it got better"
 	@echo "make test    run the tests (TESTS='tests/envs -k seed' runs some)"
 	@echo "make check   lint, format, types, import layering"
 	@echo "make bench   compare speed and memory with the peers (BENCH='import_time' runs one)"
+	@echo "make docs    build the documentation as a site into build/site"
 	@echo "make clean   remove .venv, .bench, build products and caches; runs/ stays"
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -63,6 +64,10 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED) $(VLLM) | sandbox
 	$(BIN)/python -m benchmarks $(BENCH)
+
+docs: $(INSTALLED)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "To read it, with its search: $(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site"
 
 clean:
 	rm -rf .venv .bench build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

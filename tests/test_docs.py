@@ -3,7 +3,8 @@
 The Python blocks of a file run in order in one namespace, in an empty folder. A block whose first
 line is a comment with a file name is that file as well. What a block prints is compared with the
 output block that follows at once, and the value of a line with the comment at its end. A comment
-`<!-- not run: reason -->` in front of a block exempts it.
+`<!-- not run: reason -->` in front of a block exempts it; a block with a title is a file of a
+tutorial (test_tutorials.py).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(
     r"^(?P<exempt><!-- not run: [^\n]+ -->\n+)?"
-    r"```(?P<language>\w*)\n(?P<text>.*?)^```$",
+    r"```(?P<language>\w*)(?: title=\"(?P<title>[^\"\n]+)\")?\n(?P<text>.*?)^```$",
     re.M | re.S,
 )
 INLINE_COMMAND = re.compile(r"`(textgym [a-z][^`]*)`")
@@ -86,7 +87,8 @@ def blocks_of(page: Path) -> list[Block]:
             and text[match.end() : following.start()] == "\n"
         )
         output = following["text"] if following is not None and is_output else None
-        blocks.append(Block(match["language"], match["text"], bool(match["exempt"]), output))
+        is_exempt = bool(match["exempt"] or match["title"])
+        blocks.append(Block(match["language"], match["text"], is_exempt, output))
     return blocks
 
 
