@@ -124,9 +124,7 @@ def _world(args: argparse.Namespace) -> str:
     if has_exact_solution(env_id):
         return SOLVED
     is_default = (
-        args.config is None
-        and args.prompts is None
-        and args.model in (None, PolicyConfig().model)
+        args.config is None and args.prompts is None and args.model in (None, PolicyConfig().model)
     )
     if is_default and task_name(env_id) in EMBEDDED:
         return EMBEDDED[task_name(env_id)]
