@@ -52,9 +52,12 @@ def _run(args: argparse.Namespace) -> int:
     if args.split is not None:
         args.overrides = [f"env.kwargs.split={args.split}", *args.overrides]
 
+    from transformers.utils import logging as transformers_logging
+
     from textgym_agents.cli.language_models import evaluated_agent
     from textgym_agents.lm.planning.experiment import Experiment
 
+    transformers_logging.disable_progress_bar()
     agent = evaluated_agent(args)
     experiment = Experiment(agent, terminals=parse_override(f"x={args.terminals}")["x"])
     try:
