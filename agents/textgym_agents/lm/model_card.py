@@ -15,9 +15,8 @@ from textgym.config import read_yaml
 from textgym.errors import ConfigError
 from textgym.item_files import read_metrics, suite_folders
 from textgym.items import Metric
-from textgym_agents.lm.tiny import BUILT_IN
-from textgym_agents.run.directory import STATE_FILE, RunDirectory
-from textgym_agents.run.metrics import rows_of
+from textgym_agents.lm.shapes import BUILT_IN
+from textgym_agents.run.directory import STATE_FILE, RunDirectory, rows_of
 
 FROM_RUN = "held-out prompts of the run"
 EVALUATED = (
