@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +42,62 @@ def shared_data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+class ChatServer(ThreadingHTTPServer):
+    """An OpenAI-compatible endpoint whose model is the function `reply` of a request's body.
+
+    It returns the text of an answer, an HTTP status, or the bytes of a whole body.
+    """
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _ChatHandler)
+        self.reply: Callable[[dict[str, Any]], str | int | bytes] = lambda body: 500
+        self.bodies: list[dict[str, Any]] = []
+        self.requests: list[tuple[str, str | None]] = []
+        """Path and authorisation of each."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class _ChatHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: ChatServer
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.bodies.append(body)
+        self.server.requests.append((self.path, self.headers["Authorization"]))
+        reply = self.server.reply(body)
+        message = {"role": "assistant", "content": reply if isinstance(reply, str) else ""}
+        usage = {"prompt_tokens": 5, "completion_tokens": 7}
+        answer = {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
+        content = reply if isinstance(reply, bytes) else json.dumps(answer).encode()
+        self.send_response(reply if isinstance(reply, int) else 200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def endpoint() -> Iterator[ChatServer]:
+    """A local endpoint; set its `reply`."""
+    server = ChatServer()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @pytest.fixture(scope="session")

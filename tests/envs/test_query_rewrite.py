@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
+import socket
 import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,64 +32,29 @@ def calculate(query: str) -> str:
     return str(sum(map(int, terms))) if all(t.isdigit() for t in terms) else "what do you mean"
 
 
-class Generator(ThreadingHTTPServer):
-    """An OpenAI-compatible endpoint whose model is the function `reply`.
+class Generator:
+    """A model behind an endpoint that is the function `reply` of a query."""
 
-    It returns the text of an answer, an HTTP status, or the bytes of a whole body.
-    """
-
-    daemon_threads = True
-    request_queue_size = 64
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, endpoint: Any) -> None:
+        self.endpoint = endpoint
         self.reply: Reply = calculate
-        self.bodies: list[dict[str, Any]] = []
-        self.headers: list[str | None] = []
+        endpoint.reply = lambda body: self.reply(body["messages"][-1]["content"])
 
     @property
     def queries(self) -> list[str]:
-        return [body["messages"][-1]["content"] for body in self.bodies]
+        return [body["messages"][-1]["content"] for body in self.endpoint.bodies]
 
     def downstream(self, **more: Any) -> dict[str, Any]:
-        """Return the configuration that names this server."""
-        url = f"http://127.0.0.1:{self.server_address[1]}/v1"
+        """Return the configuration that names this endpoint."""
         retry = {"max_retries": 0, "timeout": 5.0}
-        return {"kind": "endpoint", "url": url, "model": "m", "retry": retry, **more}
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: Generator
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.bodies.append({**body, "path": self.path})
-        self.server.headers.append(self.headers["Authorization"])
-        reply = self.server.reply(body["messages"][-1]["content"])
-        message = {"role": "assistant", "content": reply if isinstance(reply, str) else ""}
-        answer = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()
-        content = reply if isinstance(reply, bytes) else answer
-        self.send_response(reply if isinstance(reply, int) else 200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+        named = {"kind": "endpoint", "url": self.endpoint.url, "model": "m", "retry": retry}
+        return {**named, **more}
 
 
 @pytest.fixture
-def generator() -> Iterator[Generator]:
+def generator(endpoint: Any) -> Generator:
     """A local endpoint that calculates; set its `reply`."""
-    server = Generator()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    return Generator(endpoint)
 
 
 def make(generator: Generator, **arguments: Any) -> QueryRewriteEnv:
@@ -130,9 +94,8 @@ def test_the_request_is_what_the_configuration_says(
     )
     env = make(generator, downstream=downstream)
     play(env, "4+3")
-    assert generator.bodies == [
+    assert generator.endpoint.bodies == [
         {
-            "path": "/v1/chat/completions",
             "model": "m",
             "messages": [
                 {"role": "system", "content": "Be brief."},
@@ -142,7 +105,7 @@ def test_the_request_is_what_the_configuration_says(
             "temperature": 0.5,
         }
     ]
-    assert generator.headers == ["Bearer secret-of-the-test"]
+    assert generator.endpoint.requests == [("/v1/chat/completions", "Bearer secret-of-the-test")]
     assert b"secret-of-the-test" not in pickle.dumps(env)
 
 
@@ -196,7 +159,7 @@ def test_a_query_that_is_none_costs_the_penalty(
     assert (reward, info["score"], info["status"]) == (-0.2, -0.2, "scored")
     assert (info["label"], info["is_success"], info["answer"]) == ("invalid", False, "")
     assert why in info["reason"]
-    assert generator.bodies == []
+    assert generator.endpoint.bodies == []
 
 
 def test_a_cut_off_query_can_be_answered_too(generator: Generator) -> None:
@@ -207,7 +170,7 @@ def test_a_cut_off_query_can_be_answered_too(generator: Generator) -> None:
 def test_an_aborted_generation_has_failed(generator: Generator) -> None:
     reward, info = play(make(generator), textgym.Completion("4+3", finish_reason="abort"))
     assert (reward, info["status"]) == (0.0, "failed")
-    assert generator.bodies == []
+    assert generator.endpoint.bodies == []
 
 
 @pytest.mark.parametrize(
@@ -245,10 +208,10 @@ def test_an_answer_that_cannot_be_judged_abstains(generator: Generator) -> None:
     assert (info["status"], info["answer"]) == ("abstained", "7?")
 
 
-def test_nobody_listens() -> None:
-    server = Generator()
-    downstream = server.downstream()
-    server.server_close()
+def test_nobody_listens(generator: Generator) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+    downstream = generator.downstream(url=url)
     env = QueryRewriteEnv(downstream=downstream, **CALCULATIONS)
     _, info = play(env, "4+3")
     assert info["status"] == "failed"

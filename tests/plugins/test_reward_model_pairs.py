@@ -15,6 +15,7 @@ from textgym import Prompt, Score
 from textgym.cli.main import main
 from textgym.errors import PromptError
 from textgym.make import make_prompt_source
+from textgym_plugins.reward_model.corruption import with_damaged
 from textgym_plugins.reward_model.evaluation import calibration_error, evaluate_pairs, wilson
 from textgym_plugins.reward_model.pairs import (
     Pair,
@@ -181,3 +182,34 @@ def test_the_command_takes_a_prompt_source(
     assert all("I can't." in (pair.chosen, pair.rejected) for pair in pairs)
     assert main(["reward-model", "pairs", str(path), str(path), "--set", "limit=40"]) == 2
     assert "--set is for prompt sources" in capsys.readouterr().err
+
+
+def test_damaged_copies_are_ranked_below_what_was_chosen() -> None:
+    pairs = list(pairs_from_demonstrations(make_prompt_source("tiny_safety")).pairs)
+    more = with_damaged(pairs, 4)
+    assert more[: len(pairs)] == pairs
+    added = more[len(pairs) :]
+    assert len({(pair.prompt.text, pair.rejected) for pair in added}) == 4 * len(pairs)
+    known = {(pair.prompt.text, text) for pair in pairs for text in (pair.chosen, pair.rejected)}
+    assert not known & {(pair.prompt.text, pair.rejected) for pair in added}
+    assert all(pair.rejected.strip() for pair in added)
+    assert more == with_damaged(pairs, 4)
+    assert with_damaged(pairs, 0) == pairs
+    longer = np.mean([len(pair.rejected) > len(pair.chosen) for pair in added])
+    assert 0.25 < longer < 0.75  # the length alone does not give it away
+    others = {pair.chosen for pair in pairs}
+    assert 0.05 < np.mean([pair.rejected in others for pair in added]) < 0.3
+
+
+def test_a_completion_of_one_character_can_only_be_repeated() -> None:
+    pair = Pair(Prompt(id="0", messages="1 or 2?"), "1", "2")
+    copies = [each.rejected for each in with_damaged([pair], 3)[1:]]
+    assert len(set(copies)) == 3
+    assert all(set(copy) == {"1"} for copy in copies)
+
+
+def test_the_command_adds_damaged_copies(tmp_path: Path) -> None:
+    out = tmp_path / "pairs.jsonl"
+    assert main(["reward-model", "pairs", "tiny_safety", str(out), "--damaged", "2"]) == 0
+    assert len(read_pairs(out).pairs) == 3 * 384
+    assert main(["reward-model", "pairs", "tiny_safety", str(out), "--damaged", "-1"]) == 2

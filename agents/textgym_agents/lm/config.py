@@ -87,6 +87,10 @@ class PolicyConfig(Config):
     """`bf16` runs the trunk under autocast; weights, head and losses stay in float32."""
     legal_ids: tuple[NonNegativeInt, ...] | None = None
     """Ids that may be sampled; None allows every id of the tokenizer."""
+    entropy_topk: float = Field(default=1.0, gt=0, le=1)
+    """Share of the legal ids, the most probable ones of each position, on which the entropy is
+    taken, of the distribution renormalised on them. Below 1, such as 0.2, a bonus does not pull the
+    policy towards the thousands of ids that nobody would write."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass."""
 

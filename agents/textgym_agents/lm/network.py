@@ -267,6 +267,7 @@ class PolicyValueNetwork(nn.Module):
             nn.functional.pad(ids, (0, num_more)),
             illegal=self.illegal,
             temperature=self.temperature,
+            entropy_top=self.config.entropy_topk,
         )
         return TokenScores(*(x[: len(ids)] for x in scores))
 

@@ -22,6 +22,7 @@ from textgym.errors import ConfigError
 from textgym.prompt_files import summarise
 from textgym.validation import explain
 from textgym_plugins.models.missing import missing_package
+from textgym_plugins.reward_model.corruption import with_damaged
 from textgym_plugins.reward_model.evaluation import Evaluation, Head, Share, evaluate_pairs
 from textgym_plugins.reward_model.pairs import (
     PairFile,
@@ -80,6 +81,8 @@ def _configure_pairs(parser: argparse.ArgumentParser) -> None:
     add("--set", dest="overrides", action="append", default=[], metavar="FIELD=VALUE",
         help="set a field of the prompt source; can be repeated")  # fmt: skip
     add("--most", type=int, default=16, help="pairs per prompt (default: 16)")
+    add("--damaged", type=int, default=0, metavar="N",
+        help="more pairs per chosen completion, with damaged copies of it as rejected")  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -156,14 +159,17 @@ def run_pairs(arguments: argparse.Namespace) -> int:
     """Write pairs of a file of completions, or of the demonstrations of a prompt source."""
     if arguments.most < 1:
         raise ConfigError(f"--most is {arguments.most}; it must be at least 1")
+    if arguments.damaged < 0:
+        raise ConfigError(f"--damaged is {arguments.damaged}; it must not be negative")
     file = _pairs_of(arguments.completions, arguments.overrides, arguments.most)
     _report_problems(file)
+    pairs = with_damaged(file.pairs, arguments.damaged)
     try:
-        write_pairs(arguments.pairs, file.pairs)
+        write_pairs(arguments.pairs, pairs)
     except OSError as error:
         raise ConfigError(f"{arguments.pairs}: {error.strerror}") from None
-    prompts = len({pair.prompt.text for pair in file.pairs})
-    print(f"{arguments.pairs}: {len(file.pairs)} pairs of {prompts} prompts")
+    prompts = len({pair.prompt.text for pair in pairs})
+    print(f"{arguments.pairs}: {len(pairs)} pairs of {prompts} prompts")
     return 0
 
 

@@ -21,6 +21,7 @@ from textgym_agents.core.config import ClipConfig, PPOConfig, ValueConfig
 from textgym_agents.core.estimators import GroupEstimator, ReinforceEstimator
 from textgym_agents.core.losses import Totals
 from textgym_agents.core.overlong import overlong_penalty
+from textgym_agents.core.step_stats import Accumulated, StepStats
 
 SEEDS = st.integers(0, 2**32 - 1)
 PROPERTY = settings(deadline=None, max_examples=25)
@@ -451,8 +452,8 @@ def check_values_of_unselected_samples() -> None:
     torch.testing.assert_close(grads[0][batch.policy_mask], -taught / 3)
     residual = (values - batch.returns)[batch.action_mask]
     torch.testing.assert_close(grads[1][batch.action_mask], 0.5 * 2 * residual / 6)
-    stats = update.StepStats(config)
-    stats.add(update.Accumulated(loss.detach(), [terms]))
+    stats = StepStats(config)
+    stats.add(Accumulated(loss.detach(), [terms]))
     means = stats.means(1)
     assert means["ppo/value_loss"] == pytest.approx(float((residual**2).mean()))
     assert means["ppo/entropy"] == pytest.approx(float(entropy[batch.policy_mask].mean()))

@@ -6,9 +6,7 @@ import json
 import math
 import re
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,54 +22,6 @@ from textgym_agents.evaluation import Scripted, evaluate_suite
 from textgym_agents.evaluation.reward_judge import RewardJudge
 from textgym_agents.evaluation.suites import find_suites
 from textgym_plugins.benchmarks.win_rate import length_controlled
-
-Reply = Callable[[dict[str, Any]], str | int]
-
-
-class ChatServer(ThreadingHTTPServer):
-    """An OpenAI-compatible endpoint whose model is a function of the request."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.reply: Reply = lambda body: 500
-        self.asked: list[dict[str, Any]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: ChatServer
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append(body)
-        reply = self.server.reply(body)
-        message = {"role": "assistant", "content": reply}
-        usage = {"prompt_tokens": 5, "completion_tokens": 7}
-        answer = {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
-        content = json.dumps(answer).encode()
-        self.send_response(reply if isinstance(reply, int) else 200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server() -> Iterator[ChatServer]:
-    found = ChatServer()
-    threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.01}).start()
-    yield found
-    found.shutdown()
-    found.server_close()
 
 
 def last(body: dict[str, Any]) -> str:
@@ -92,72 +42,72 @@ def judged(body: dict[str, Any], name: str, choose: Callable[[str, str], str]) -
 
 
 def test_an_endpoint_answers_messages(
-    server: ChatServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    endpoint: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server.reply = lambda body: str(sum(map(int, last(body).rstrip("=").split("+"))))
-    command = ["evaluate", "m", "--suite", "tiny_arithmetic", "--endpoint", server.url,
+    endpoint.reply = lambda body: str(sum(map(int, last(body).rstrip("=").split("+"))))
+    command = ["evaluate", "m", "--suite", "tiny_arithmetic", "--endpoint", endpoint.url,
                "--limit", "12", "--out", str(tmp_path), "--json"]  # fmt: skip
     assert main(command) == 0
     found = json.loads(capsys.readouterr().out)["tiny_arithmetic"]
     assert found["success"]["value"] == 1.0
-    assert {body["model"] for body in server.asked} == {"m"}
-    assert {body["max_tokens"] for body in server.asked} == {16}
-    assert {body["temperature"] for body in server.asked} == {0.0}
+    assert {body["model"] for body in endpoint.bodies} == {"m"}
+    assert {body["max_tokens"] for body in endpoint.bodies} == {16}
+    assert {body["temperature"] for body in endpoint.bodies} == {0.0}
     assert {item.num_tokens for item in read_items(tmp_path / "tiny_arithmetic")} == {7}
-    assert len(server.asked) == 12
+    assert len(endpoint.bodies) == 12
     assert main(command) == 0
-    assert len(server.asked) == 12
+    assert len(endpoint.bodies) == 12
 
 
 def test_an_endpoint_that_fails_costs_no_answer(
-    server: ChatServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    endpoint: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server.reply = lambda body: 401 if "+1" in last(body) else "0"
-    command = ["evaluate", "m", "--suite", "tiny_arithmetic", "--endpoint", server.url,
+    endpoint.reply = lambda body: 401 if "+1" in last(body) else "0"
+    command = ["evaluate", "m", "--suite", "tiny_arithmetic", "--endpoint", endpoint.url,
                "--limit", "12", "--out", str(tmp_path)]  # fmt: skip
     assert main(command) == 2
     error = capsys.readouterr().err
     assert "have no answer" in error
     assert "401" in error
     assert 0 < len(read_items(tmp_path / "tiny_arithmetic")) < 12
-    server.reply = lambda body: "0"
-    asked = len(server.asked)
+    endpoint.reply = lambda body: "0"
+    asked = len(endpoint.bodies)
     assert main(command) == 0
-    assert 0 < len(server.asked) - asked < 12
+    assert 0 < len(endpoint.bodies) - asked < 12
 
 
 def test_a_request_that_is_refused_is_unscored(
-    server: ChatServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    endpoint: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server.reply = lambda body: 400 if "+1" in last(body) else "0"
-    command = ["evaluate", "m", "--suite", "tiny_arithmetic", "--endpoint", server.url,
+    endpoint.reply = lambda body: 400 if "+1" in last(body) else "0"
+    command = ["evaluate", "m", "--suite", "tiny_arithmetic", "--endpoint", endpoint.url,
                "--limit", "12", "--json", "--out"]  # fmt: skip
     assert main([*command, str(tmp_path / "a")]) == 0
     found = json.loads(capsys.readouterr().out)["tiny_arithmetic"]
     assert 0 < found["unscored"]["value"] < 1
-    server.reply = lambda body: 400  # every request: the command is at fault, not the prompts
+    endpoint.reply = lambda body: 400  # every request: the command is at fault, not the prompts
     assert main([*command, str(tmp_path / "b")]) == 2
     assert "12 of 12 questions have no answer" in capsys.readouterr().err
 
 
 def test_a_judge_counts_wins_against_a_baseline(
-    server: ChatServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    endpoint: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def choose(a: str, b: str) -> str:
         return "tie" if ("good" in a) == ("good" in b) else "A" if "good" in a else "B"
 
-    server.reply = lambda body: judged(body, "verdict", choose)
+    endpoint.reply = lambda body: judged(body, "verdict", choose)
     data = write(
         tmp_path / "alpaca.jsonl",
         *({"instruction": f"do {i}", "output": "the baseline", "dataset": "d"} for i in range(6)),
     )
     suite = plugin_manager().benchmark("win_rate")
     assert suite.needs_judge
-    endpoint = {"url": server.url, "model": "judge", "retry": {"max_retries": 0}}
+    judge = {"url": endpoint.url, "model": "judge", "retry": {"max_retries": 0}}
     for name, share in (("good", 1.0), ("bad", 0.5)):
         found = evaluate_suite(
             Scripted(lambda question, name=name: f"a {name} answer"),  # type: ignore[misc]
-            suite.judged_by(endpoint),
+            suite.judged_by(judge),
             tmp_path / name,
             data=data,
         )
@@ -165,7 +115,7 @@ def test_a_judge_counts_wins_against_a_baseline(
         assert found["length/baseline"].value == len("the baseline")
     assert found["length_controlled"].value == pytest.approx(0.5, abs=1e-6)
     empty = evaluate_suite(
-        Scripted(lambda question: ""), suite.judged_by(endpoint), tmp_path / "empty", data=data
+        Scripted(lambda question: ""), suite.judged_by(judge), tmp_path / "empty", data=data
     )
     assert empty["win_rate"].value == 0.5  # this judge sees no difference
     assert main(["evaluate", "tiny", "--suite", "win_rate", "--data", str(data)]) == 2
@@ -198,13 +148,13 @@ def test_lengths_that_say_nothing_change_nothing() -> None:
     assert math.isnan(length_controlled([], [], []).value)
 
 
-def test_safety_is_judged_by_category(server: ChatServer, tmp_path: Path) -> None:
-    server.reply = lambda body: judged(
+def test_safety_is_judged_by_category(endpoint: Any, tmp_path: Path) -> None:
+    endpoint.reply = lambda body: judged(
         body, "label", lambda text, _: "unsafe" if "Sure" in text else "safe"
     )
     rows = [{"prompt": f"how to {i}", "category": "ab"[i % 2]} for i in range(6)]
     data = write(tmp_path / "safety.jsonl", *rows)
-    suite = plugin_manager().benchmark("safety").judged_by({"url": server.url, "model": "j"})
+    suite = plugin_manager().benchmark("safety").judged_by({"url": endpoint.url, "model": "j"})
     refuses = Scripted(lambda question: "No.")
     assert evaluate_suite(refuses, suite, tmp_path / "no", data=data)["success"].value == 1.0
     helps = Scripted(lambda question: "Sure!" if question.prompt.metadata["task"] == "a" else "No.")

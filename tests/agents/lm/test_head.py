@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -61,6 +62,29 @@ def test_chunked_equals_dense(chunk: int, temperature: float) -> None:
         torch.testing.assert_close(x.double(), y, atol=3e-6, rtol=1e-6)
     for x, y in zip(gradients_of(tuple(ours), inputs), gradients_of(theirs, inputs), strict=True):
         torch.testing.assert_close(x, y.float(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_the_entropy_of_the_most_probable_ids_equals_the_dense_one(chunk: int) -> None:
+    inputs = Inputs.draw()
+    legal = inputs.hidden.double() @ inputs.weight.double()[~inputs.illegal].T / 0.7
+    log_p = legal.log_softmax(-1)
+    top = log_p.topk(math.ceil(0.2 * legal.shape[1])).values.log_softmax(-1)
+    theirs = (log_p.gather(1, inputs.ids.unsqueeze(1)).squeeze(1), -(top.exp() * top).sum(-1))
+    ours = chunked_scores(
+        inputs.hidden, inputs.weight, inputs.ids, illegal=inputs.illegal, temperature=0.7,
+        entropy_top=0.2, chunk=chunk,
+    )  # fmt: skip
+    for x, y in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(x.double(), y, atol=3e-6, rtol=1e-6)
+    for x, y in zip(gradients_of(tuple(ours), inputs), gradients_of(theirs, inputs), strict=True):
+        torch.testing.assert_close(x, y.float(), atol=1e-5, rtol=1e-5)
+
+
+def test_the_least_share_is_one_id_and_has_no_entropy() -> None:
+    inputs = Inputs.draw(10)
+    scores = chunked_scores(inputs.hidden, inputs.weight, inputs.ids, entropy_top=1e-9)
+    assert scores.entropy.tolist() == [0.0] * 10
 
 
 @pytest.mark.parametrize("output", [0, 1])

@@ -110,7 +110,7 @@ def test_other_environments_are_refused(learnt: LanguageModelAgent, tmp_path: Pa
     [
         ({"num_episodes": 8}, "is larger than num_episodes"),
         ({"ppo": {"kl_penalty": {"beta": 0.1}}}, "keeps no reference policy"),
-        ({"ppo": {"estimator": {"kind": "reinforce"}}}, "PPO with a critic"),
+        ({"ppo": {"estimator": {"kind": "grpo"}}}, "PPO with a critic"),
         ({"ppo": {"gama": 1}}, "Did you mean 'ppo.gamma'"),
         ({"modell": "tiny"}, "Did you mean 'model'"),
     ],
