@@ -22,7 +22,7 @@ from textgym.errors import ConfigError
 from textgym_envs.arrays import Bools, Ints
 from textgym_envs.config import TextGenConfig, parse_config
 from textgym_envs.judging import Attempt, Outcome
-from textgym_envs.prompt_pool import PromptPool
+from textgym_envs.pool_access import PoolAccess
 from textgym_envs.prompt_table import RESET_KEYS
 from textgym_envs.streams import EpisodeState, EpisodeStream, LevelDraws
 from textgym_envs.transcript import TranscriptPrinter, check_render_mode, transcript
@@ -33,7 +33,7 @@ Observation = Any
 StepResult = tuple[Observation, float, bool, bool, dict[str, Any]]
 
 
-class TextGenEnv(gymnasium.Env[Any, Any]):
+class TextGenEnv(PoolAccess, gymnasium.Env[Any, Any]):
     """One prompt per episode, one completion, one score.
 
     Args:
@@ -73,28 +73,7 @@ class TextGenEnv(gymnasium.Env[Any, Any]):
         """How many prompts the split has."""
         return len(self._table.pool)
 
-    @property
-    def pool(self) -> PromptPool:
-        """The prompts of the split, with their targets: what a cold start demonstrates."""
-        return self._table.pool
-
-    @property
-    def num_levels(self) -> int:
-        """How many levels the prompt sources have."""
-        return self._table.pool.num_levels
-
-    @property
-    def level(self) -> int | None:
-        """The level of the curriculum that prompts are drawn at; None draws from all alike."""
-        return self._draws.level
-
-    def set_level(self, level: int | None) -> None:
-        """Draw the prompts of the next episodes at another level.
-
-        Raises:
-            ConfigError: there is no such level.
-        """
-        self._draws.set_level(level)
+    def _draw_anew(self) -> None:
         self._stream.draw_anew()
 
     def reset(

@@ -21,7 +21,7 @@ from textgym_envs.arrays import Bools, Floats, Ints, row_items
 from textgym_envs.code_table import CodeTable, PrefixTable
 from textgym_envs.config import TextGenConfig, parse_config
 from textgym_envs.judging import Outcome
-from textgym_envs.prompt_pool import PromptPool
+from textgym_envs.pool_access import PoolAccess
 from textgym_envs.streams import EpisodeState, LevelDraws
 from textgym_envs.transcript import check_render_mode, transcript
 from textgym_envs.vector_base import Advance, Infos, NativeVectorEnv
@@ -37,7 +37,7 @@ from textgym_envs.vector_infos import (
 from textgym_envs.world import TextGenWorld, open_world
 
 
-class TextGenVectorEnv(NativeVectorEnv):
+class TextGenVectorEnv(PoolAccess, NativeVectorEnv):
     """`num_envs` prompts at a time.
 
     Args:
@@ -91,32 +91,11 @@ class TextGenVectorEnv(NativeVectorEnv):
         self._emitted: Floats = np.zeros(num_envs)  # of the rewards of dense rubrics
 
     @property
-    def pool(self) -> PromptPool:
-        """The prompts of the split, with their targets: what a cold start demonstrates."""
-        return self._table.pool
-
-    @property
     def current_prompts(self) -> list[Prompt]:
         """The prompts of the episodes that the rows play, with what their rewards need."""
         return [self._table.prompts[row] for row in self._rows.tolist()]
 
-    @property
-    def num_levels(self) -> int:
-        """How many levels the prompt sources have."""
-        return self._table.pool.num_levels
-
-    @property
-    def level(self) -> int | None:
-        """The level of the curriculum that prompts are drawn at; None draws from all alike."""
-        return self._draws.level
-
-    def set_level(self, level: int | None) -> None:
-        """Draw the prompts of the next episodes at another level.
-
-        Raises:
-            ConfigError: there is no such level.
-        """
-        self._draws.set_level(level)
+    def _draw_anew(self) -> None:
         self._streams.draw_anew()
 
     def action_masks(self) -> Bools:
