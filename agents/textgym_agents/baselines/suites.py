@@ -130,7 +130,7 @@ TASKS = (
     Task(
         env="Acrobot-v1",
         suite="classic",
-        budget=200_000,
+        budget=500_000,
         agents={
             "random": {},
             **_ppo(
