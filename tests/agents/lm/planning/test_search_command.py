@@ -23,8 +23,11 @@ COMMAND = ("train", "--agent", "ppo", "--env", "textgym:ToyTextSmall-v0", "--mod
 @pytest.fixture(scope="module")
 def half_trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     run = tmp_path_factory.mktemp("search") / "run"
-    sizes = ("iterations=12", "rollout.num_episodes=128", "rollout.num_envs=128")
-    options = [part for size in (*sizes, "evaluation.every=12") for part in ("--set", size)]
+    settings = (
+        "iterations=12", "rollout.num_episodes=128", "rollout.num_envs=128", "evaluation.every=12",
+        "ppo.batch_size=128", "ppo.update_epochs=1", "ppo.optimizer.learning_rate=1e-3",
+    )  # fmt: skip
+    options = [part for setting in settings for part in ("--set", setting)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
         assert main([*COMMAND, "--run", str(run), *options]) == 0
