@@ -10,7 +10,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -89,15 +90,26 @@ class _ChatHandler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def endpoint() -> Iterator[ChatServer]:
+def serve() -> Iterator[Callable[[HTTPServer], None]]:
+    """Return a function that runs a server beside the test, and ends it afterwards."""
+    with ExitStack() as stack:
+
+        def start(server: HTTPServer) -> None:
+            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+            thread.start()
+            stack.callback(server.server_close)
+            stack.callback(thread.join)
+            stack.callback(server.shutdown)
+
+        yield start
+
+
+@pytest.fixture
+def endpoint(serve: Callable[[HTTPServer], None]) -> ChatServer:
     """A local endpoint; set its `reply`."""
     server = ChatServer()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    serve(server)
+    return server
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -76,14 +76,10 @@ class JudgeServer(ThreadingHTTPServer):
 
 
 @pytest.fixture
-def server() -> Iterator[JudgeServer]:
+def server(serve: Callable[[HTTPServer], None]) -> JudgeServer:
     server = JudgeServer()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    serve(server)
+    return server
 
 
 def code_of(body: dict[str, Any]) -> str:
