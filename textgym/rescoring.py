@@ -90,7 +90,7 @@ def _score(row: dict[str, object]) -> Score:
 def rescore(answers: Answers, scorer: Scorer) -> list[Item]:
     """Return the answers with other scores.
 
-    One that was cut off, and not scored for that, keeps what it had.
+    One that was cut off, and not scored for that, gets `Scorer.cut_off` again.
     """
     again = [answers.scores_cut or item.finish_reason != "length" for item in answers.items]
     samples = [
@@ -100,10 +100,16 @@ def rescore(answers: Answers, scorer: Scorer) -> list[Item]:
     ]
     scores = iter(scorer.score_batch(samples) if samples else ())
     return [
-        _with_score(item, next(scores), scorer) if is_scored else item
+        _with_score(item, next(scores), scorer) if is_scored else _cut_off(item, scorer)
         for item, is_scored in zip(answers.items, again, strict=True)
     ]
 
 
 def _with_score(item: Item, score: Score, scorer: Scorer) -> Item:
     return item._replace(score=score, is_success=scorer.is_success(item.prompt, score))
+
+
+def _cut_off(item: Item, scorer: Scorer) -> Item:
+    score = scorer.cut_off(item.prompt)
+    is_known = scorer.is_success(item.prompt, score) is not None
+    return item._replace(score=score, is_success=False if is_known else None)

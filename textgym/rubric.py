@@ -97,6 +97,11 @@ class WeightedReward(BaseModel):
         """Whether the sample needs this component, or else it is only recorded."""
         return self.weight != 0.0 or self.gate is not None
 
+    @property
+    def worst(self) -> float:
+        """The value of the reward that makes the sum smallest; infinite where it has no limit."""
+        return self.reward.range[0 if self.weight >= 0 else 1]
+
 
 def _in_order(rewards: tuple[WeightedReward, ...]) -> tuple[WeightedReward, ...]:
     """Put the gates first, and see that the names are distinct."""
@@ -160,7 +165,7 @@ class Rubric(BaseModel):
     def range(self) -> tuple[float, float]:
         """Lowest and highest value that a sample can get; (0.0, 1.0) where no reward is known."""
         rubrics = [self, *self.routes.values()]
-        ranges = [_range(rubric.rewards) for rubric in rubrics if rubric.rewards]
+        ranges = [value_range(rubric.rewards) for rubric in rubrics if rubric.rewards]
         if not ranges:
             return 0.0, 1.0
         return min(low for low, _ in ranges), max(high for _, high in ranges)
@@ -183,7 +188,8 @@ def success_value(components: Iterable[WeightedReward], prompt: Prompt) -> float
     return max([total, *closed])
 
 
-def _range(components: Iterable[WeightedReward]) -> tuple[float, float]:
+def value_range(components: Iterable[WeightedReward]) -> tuple[float, float]:
+    """Return the lowest and the highest value of what these components score."""
     low = high = 0.0
     closed = []
     for component in components:

@@ -18,7 +18,7 @@ from textgym.errors import TextGymError, UnknownRewardError
 from textgym.make import RubricSpec, make_reward, make_rubric
 from textgym.prompt import Prompt
 from textgym.reward import Reward
-from textgym.rubric import Rubric, WeightedReward, success_value
+from textgym.rubric import Rubric, WeightedReward, success_value, value_range
 from textgym.sample import Sample
 from textgym.score import Score
 
@@ -95,6 +95,19 @@ class Scorer:
             return None
         needed = success_value(self.components(prompt), prompt)
         return bool(score.value >= needed) if math.isfinite(needed) else None
+
+    def cut_off(self, prompt: Prompt) -> Score:
+        """Return the score of a completion that was cut off, without asking any reward.
+
+        It is the lowest value that its rewards can give, so no answer is worth less than none; 0.0
+        where that is positive or, as for a plain function, not known. It is never a success.
+
+        Raises:
+            UnknownRewardError: as `components`.
+        """
+        components = self.components(prompt)
+        parts = {each.name: Score(_at_most_0(each.worst), reason=_CUT_OFF) for each in components}
+        return Score(_at_most_0(value_range(components)[0]), reason=_CUT_OFF, parts=parts)
 
     def close(self) -> None:
         """End the workers and close the cache; both are started again when needed."""
@@ -181,6 +194,11 @@ class Scorer:
 
 
 _UNROUTED = Score.failed("unavailable", "not scored")
+_CUT_OFF = "the completion was cut off before its end token"
+
+
+def _at_most_0(value: float) -> float:
+    return min(value, 0.0) if math.isfinite(value) else 0.0
 
 
 def _make_scorer(rubric: Rubric, num_workers: int, cache: ScoreCache | None) -> Scorer:

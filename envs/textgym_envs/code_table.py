@@ -100,7 +100,9 @@ class CodeTable:
             ended: whether this step finished the completion; shape (num_envs,).
             some_idle: whether there are completions that an earlier step finished.
         """
-        codes = self._codes.of(rows if self._scores_cuts else rows * is_stopped, completions)
+        if not self._scores_cuts:  # a cut is worth the same for all prompts of a reward
+            rows = np.where(is_stopped, rows, self._world.table.reward_rows.take(rows))
+        codes = self._codes.of(rows, completions)
         places: Places = self._places.take(codes)  # an unfinished completion has no place
         if some_idle:
             places *= ended

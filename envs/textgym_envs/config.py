@@ -49,7 +49,7 @@ class TextGenConfig(BaseModel):
     max_new_tokens: PositiveInt = 64
     """Tokens after which token mode cuts a completion off."""
     score_length_cut: bool = False
-    """Score a completion that was cut off; otherwise its score is 0.0 without asking the reward."""
+    """Score a completion that was cut off; otherwise it gets `Scorer.cut_off`, the lowest score."""
     length_cutoff: Literal["terminal", "truncate"] = "terminal"
     """Whether the cut terminates (the default: the budget is part of the task) or truncates."""
     num_workers: PositiveInt = 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from textgym import Message, Prompt, Rubric, Sample, Score, Scorer, Step, WeightedReward
@@ -79,6 +79,8 @@ class _Route(NamedTuple):
     """None where nothing scores it."""
     is_deterministic: bool
     is_dense: bool
+    cut_off: Score
+    """The score of a completion that is cut off."""
 
 
 class Judge:
@@ -132,7 +134,7 @@ class Judge:
         ]
         scores = iter(self._scorer.score_batch(samples) if samples else ())
         return [
-            self._outcome(a, next(scores) if self.is_scored(a.finish_reason) else _unasked(a))
+            self._outcome(a, next(scores)) if self.is_scored(a.finish_reason) else self._unasked(a)
             for a in attempts
         ]
 
@@ -140,13 +142,20 @@ class Judge:
         """Return the outcome of an attempt that failed before it could be scored."""
         return self._outcome(attempt, score)
 
+    def _unasked(self, attempt: Attempt) -> Outcome:
+        """Return the outcome of an attempt that no reward is asked about."""
+        if attempt.finish_reason == "abort":
+            return self._outcome(attempt, _ABORTED)
+        outcome = self._outcome(attempt, self._route(attempt.prompt).cut_off)
+        return replace(outcome, is_success=False, is_repeatable=True)
+
     def _outcome(self, attempt: Attempt, score: Score) -> Outcome:
         route, needed = self._route(attempt.prompt), self._success_value(attempt.prompt)
         is_scored = score.status == "scored"
         return Outcome(
             reward=float(score.value) if is_scored else 0.0,
             score=float(score.value),
-            is_success=is_scored and score is not _CUT and bool(score.value >= needed),
+            is_success=is_scored and bool(score.value >= needed),
             num_tokens=attempt.num_tokens,
             texts=(
                 str(attempt.completion),
@@ -158,7 +167,7 @@ class Judge:
                 f"{score.kind}: {score.reason}" if score.kind else "",
             ),
             parts=tuple([self._part(score, name) for name in self.part_names]),
-            is_repeatable=score is _CUT or (route.is_deterministic and score.status != "failed"),
+            is_repeatable=route.is_deterministic and score.status != "failed",
             steps=score.steps,
         )
 
@@ -174,24 +183,17 @@ class Judge:
 
     def _part(self, score: Score, name: str) -> float:
         part = score.parts.get(name)
-        if part is not None:
-            return float(part.value)
-        return 0.0 if score is _CUT else math.nan
+        return math.nan if part is None else float(part.value)
 
 
-_CUT = Score(0.0, reason="the completion was cut off before its end token")
 _ABORTED = Score.failed("unavailable", "the generation was aborted")
-
-
-def _unasked(attempt: Attempt) -> Score:
-    """Return the score of an attempt that no reward is asked about."""
-    return _ABORTED if attempt.finish_reason == "abort" else _CUT
 
 
 def _declared(scorer: Scorer, prompt: Prompt) -> _Route:
     try:
         components = scorer.components(prompt)
-    except UnknownRewardError:  # the scorer fails these samples and says why
-        return _Route(None, is_deterministic=False, is_dense=False)
+    except UnknownRewardError as error:  # the scorer fails these samples and says the same
+        failed = Score.failed("unavailable", str(error))
+        return _Route(None, is_deterministic=False, is_dense=False, cut_off=failed)
     rubric = Rubric(rewards=components)
-    return _Route(components, rubric.deterministic, rubric.dense)
+    return _Route(components, rubric.deterministic, rubric.dense, scorer.cut_off(prompt))

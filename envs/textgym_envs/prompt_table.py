@@ -66,6 +66,9 @@ class PromptTable:
         self._tokenizer = tokenizer
         self._knows_success = knows_success
         self._max_prompt = max_prompt
+        self.reward_rows: Ints = np.zeros(1, dtype=np.int64)
+        """The first row whose prompt names the same reward."""
+        self._row_of_reward: dict[str | None, int] = {}
         self._renders_vary = _renders_vary(pool)
         self._rows: dict[int | tuple[int, bool], int] = {}
         self._row_of_index: Ints = np.zeros(len(pool), dtype=np.int64)
@@ -107,6 +110,7 @@ class PromptTable:
         self.know_success.append(self._knows_success(prompt))
         self.all_know_success &= self.know_success[row]
         self.know_success_array[row] = self.know_success[row]
+        self.reward_rows[row] = self._row_of_reward.setdefault(prompt.reward, row)
         self.num_tokens_array[row] = len(ids)
         self.infos_array[row] = self.infos[row]
         return row
@@ -127,6 +131,7 @@ class PromptTable:
         self.token_items = row_items(self.tokens)
         self.num_tokens_array = extended(self.num_tokens_array, more)
         self.know_success_array = extended(self.know_success_array, more)
+        self.reward_rows = extended(self.reward_rows, more)
         self.infos_array = extended(self.infos_array, more)
 
 

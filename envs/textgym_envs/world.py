@@ -105,8 +105,10 @@ class TextGenWorld:
         return UnicodeText() if self.config.is_text else spaces.Discrete(self.tokenizer.num_actions)
 
     def memo_row(self, row: int, *, is_stopped: bool) -> int:
-        """Return the row that an outcome depends on; 0 where no reward is asked."""
-        return row if self.judge.is_scored("stop" if is_stopped else "length") else 0
+        """Return the row that an outcome depends on, of an unscored cut any with its reward."""
+        if self.judge.is_scored("stop" if is_stopped else "length"):
+            return row
+        return int(self.table.reward_rows[row])
 
     def judge_tokens(self, rows: Sequence[int], completions: Ints) -> list[Outcome]:
         """Return the outcomes of finished completions, shape (k, max_new), padded with PAD.

@@ -67,9 +67,47 @@ def test_success_is_the_top_of_the_weighted_range() -> None:
 
 @pytest.mark.parametrize("action", [CUT, ABORTED])
 def test_what_no_reward_has_seen_is_no_success(action: Completion) -> None:
-    """The score of a cut completion is 0.0, which is the best value of this reward."""
     assert final_info("0", reward="penalty")["is_success"] is True
     assert final_info(action, reward="penalty")["is_success"] is False
+
+
+@pytest.mark.parametrize(
+    ("reward", "score", "parts"),
+    [
+        ("exact", 0.0, {"exact": 0.0}),
+        ("penalty", -1.0, {"penalty": -1.0}),
+        (
+            [{"reward": "exact", "weight": 2}, {"reward": "penalty", "weight": 0.5}],
+            -0.5,
+            {"exact": 0.0, "penalty": -1.0},
+        ),
+    ],
+)
+def test_never_ending_is_worth_no_more_than_any_answer(
+    reward: Any, score: float, parts: dict[str, float]
+) -> None:
+    info = final_info(CUT, reward=reward)
+    assert (info["score"], info["status"], info["reward_parts"]) == (score, "scored", parts)
+    assert info["reason"] == "the completion was cut off before its end token"
+    assert final_info("no number", reward=reward)["score"] == score
+
+
+def test_a_cut_is_worth_what_the_prompts_own_reward_says(mixed: dict[str, Any]) -> None:
+    """In the table of outcomes a cut has one place for all prompts of a reward."""
+    mixed["reward"] = {"rewards": ["penalty"], "routes": {"exact": "exact"}}
+    config = {**mixed, "action_mode": "token", "max_new_tokens": 1}
+    envs = TextGenVectorEnv(20, autoreset_mode=AutoresetMode.DISABLED, **config)
+    envs.reset(seed=0)
+    wanted = [0.0 if prompt.reward == "exact" else -1.0 for prompt in envs.current_prompts]
+    assert {*wanted} == {0.0, -1.0}
+    for _ in range(2):  # judged, then looked up
+        assert envs.step(np.zeros(20, dtype=np.int64))[1].tolist() == wanted
+        envs.reset(seed=0)
+    alone = TextGenEnv(**config)
+    alone.reset(options={"prompt_index": 0})
+    assert alone.step(0)[1] == 0.0
+    alone.reset(options={"prompt_index": 1})
+    assert alone.step(0)[1] == -1.0
 
 
 @pytest.mark.parametrize("named", [False, True])

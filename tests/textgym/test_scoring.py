@@ -400,6 +400,34 @@ def test_value_is_the_weighted_sum() -> None:
     assert score.reason == "is 0.5; is 3"
 
 
+@pytest.mark.parametrize(
+    ("entries", "value", "parts"),
+    [
+        ([entry("a", weight=2.0), entry("b", weight=-0.5)], -25.0, {"a": -10.0, "b": 0.0}),
+        ([entry("a"), entry("gate", gate={"threshold": 0.9, "otherwise": -12.0})], -12.0,
+         {"gate": -10.0, "a": -10.0}),
+        ([entry("a"), {"reward": lambda sample: -3.0, "name": "f"}], 0.0, {"a": -10.0, "f": 0.0}),
+        ([entry("a", weight=0.0)], 0.0, {"a": -10.0}),
+    ],
+)  # fmt: skip
+def test_what_is_cut_off_gets_the_lowest_value(
+    entries: list[dict[str, Any]], value: float, parts: dict[str, float]
+) -> None:
+    """And 0.0 where nobody knows which that is."""
+    calls.clear()
+    scorer = Scorer(entries)
+    (sample,) = make_samples("a")
+    score = scorer.cut_off(sample.prompt)
+    assert (score.value, score.status) == (value, "scored")
+    assert {name: part.value for name, part in score.parts.items()} == parts
+    assert calls == []
+
+
+def test_a_prompt_without_a_reward_has_no_lowest_value() -> None:
+    with pytest.raises(textgym.UnknownRewardError, match="names no reward"):
+        Scorer({"routes": {"x": [entry("a")]}}).cut_off(Prompt(id="p", messages="q"))
+
+
 def test_label_is_that_of_the_first_component_with_one() -> None:
     score = score_one(entry("a"), entry("b", label="wrong"), entry("c", label="right"))
     assert (score.label, score.extracted) == ("wrong", "wrong")

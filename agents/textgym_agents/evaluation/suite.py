@@ -25,14 +25,13 @@ from textgym.item_files import (
     write_metrics,
 )
 from textgym.items import Item, Metric
+from textgym.prompt import Prompt
 from textgym.sample import Sample
 from textgym.score import Score
 from textgym.scoring import Scorer
 from textgym.seeding import Purpose, derive_seed, stream
 from textgym_agents.evaluation.answerers import Answer, Answerer, Question
 from textgym_agents.run.progress import Progress, SilentProgress
-
-CUT = Score(0.0, reason="the answer was cut off before its end token")
 
 
 class Asked(NamedTuple):
@@ -207,13 +206,14 @@ class _SuiteRun:
         ]
         scores = iter(scorer.score_batch(samples) if samples else ())
         for question, answer in pairs:
-            score = next(scores) if self._is_judged(answer) else _unasked(answer)
+            is_judged = self._is_judged(answer)
+            score = next(scores) if is_judged else _unasked(question.prompt, answer, scorer)
             known = scorer.is_success(question.prompt, score)
             yield Item(
                 question.prompt,
                 answer.text,
                 score,
-                None if known is None else known and score is not CUT,
+                None if known is None else known and is_judged,
                 question.sample,
                 question.index,
                 answer.finish_reason,
@@ -247,8 +247,8 @@ def _is_lost(answer: Answer) -> bool:
     return bool(answer.failure) and answer.finish_reason == "abort"
 
 
-def _unasked(answer: Answer) -> Score:
-    return Score.unscored(answer.failure) if answer.failure else CUT
+def _unasked(prompt: Prompt, answer: Answer, scorer: Scorer) -> Score:
+    return Score.unscored(answer.failure) if answer.failure else scorer.cut_off(prompt)
 
 
 def _check_answered(answers: Sequence[Answer], path: Path) -> None:

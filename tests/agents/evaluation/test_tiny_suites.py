@@ -206,6 +206,21 @@ def test_lost_answers_are_asked_again_and_impossible_ones_are_not(tmp_path: Path
     assert {item.score.value for item in cut} == {0.0}
 
 
+def test_an_answer_that_never_ends_is_worth_as_little_as_a_wrong_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "s"
+    answers = Scripted(lambda q: Answer("", "length"))
+    metrics = evaluate_suite(answers, suite("tiny_kbqa"), path, limit=4)
+    assert metrics["cut"].value == 1.0
+    assert metrics["success"].value == 0.0
+    assert {item.score.value for item in read_items(path)} == {-1.0}
+    for reward, low in ([], -1.0), (["--reward", "exact_match"], 0.0):
+        assert main(["rescore", str(path), *reward, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)["s"]
+        assert (found["reward"]["value"], found["success"]["value"]) == (low, 0.0)
+
+
 def test_samples_need_a_temperature(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="samples=2 with temperature=0"):
         evaluate_suite(Scripted(lambda q: ""), suite("tiny_safety"), tmp_path / "s", samples=2)

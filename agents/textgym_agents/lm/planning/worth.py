@@ -2,7 +2,7 @@
 
 With `value` only the value head is asked, as when nobody knows the right answer. A completion that
 ended is worth V of the state in which it was ended: the state behind the end token is one that the
-value head was never trained on. One that was cut off is worth 0, which is what TextGen-v0 gives it.
+value head was never trained on. One that was cut off is worth 0 at most, as in TextGen-v0.
 
 With a reward, the environment scores the completion. Where that is a verifier, the search knows the
 target: right for making training data, cheating as a measure of what a deployed policy can do.
@@ -67,8 +67,11 @@ class ValueWorth:
     is_exact = False
 
     def __call__(self, finished: Sequence[Finished]) -> list[Worth]:
-        """Return V of the state in which a completion was ended; 0 if it was cut off."""
-        return [Worth(f.state.value if f.finish_reason == "stop" else 0.0) for f in finished]
+        """Return V of the state in which a completion was ended; at most 0 if it was cut off."""
+        return [
+            Worth(f.state.value if f.finish_reason == "stop" else min(f.state.value, 0.0))
+            for f in finished
+        ]
 
 
 class RewardWorth:
