@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from textgym_agents.lm.engines.canary import WARN_ERROR
+
+RATIO_ERROR: Mapping[str, float] = {"float32": 1e-3, "bf16": 5e-2}
+"""How far rounding takes a ratio from 1 where a batch is put together in another way (T6)."""
 
 
 class Alarms:
     """Watches the metrics and says each alarm once.
 
     Args:
-        expects_ratio_1: whether pi_old is the trainer's own, so that no ratio is due to it.
+        ratio_error: how far the first ratios of an update may be from 1; None where pi_old is not
+            the trainer's own, and they may be anything.
     """
 
-    def __init__(self, *, expects_ratio_1: bool = True) -> None:
-        self._expects_ratio_1 = expects_ratio_1
+    def __init__(self, *, ratio_error: float | None = RATIO_ERROR["float32"]) -> None:
+        self._ratio_error = math.inf if ratio_error is None else ratio_error
         self._first_entropy: float | None = None
         self._said: set[str] = set()
 
@@ -29,7 +34,7 @@ class Alarms:
         num_failed = metrics.get("rollout/num_failed", 0.0)
         raised = {
             "ratio": (
-                self._expects_ratio_1 and metrics.get("ppo/first_ratio_error", 0.0) > 1e-3,
+                metrics.get("ppo/first_ratio_error", 0.0) > self._ratio_error,
                 "the probability ratio is not 1 at the first minibatch of an update: the old and "
                 "the new log-probabilities are computed differently",
             ),

@@ -19,7 +19,7 @@ from textgym.config import dump_config
 from textgym.errors import ConfigError
 from textgym_agents.core.correction import Bypass
 from textgym_agents.lm.agent import PPOAgent
-from textgym_agents.lm.alarms import Alarms
+from textgym_agents.lm.alarms import RATIO_ERROR, Alarms
 from textgym_agents.lm.bad_batch import kept_if_not_finite
 from textgym_agents.lm.checkpoint import checkpoint_bytes, load_checkpoint, save_checkpoint
 from textgym_agents.lm.clock import Clock
@@ -116,7 +116,8 @@ class Trainer:
         self.syllabus = make_syllabus(self.config, self.collector.envs)
         self.held_out = make_held_out(agent)
         self._open.callback(self.held_out.envs.close)
-        alarms = Alarms(expects_ratio_1=not isinstance(agent.correction, Bypass))
+        is_own = not isinstance(agent.correction, Bypass)
+        alarms = Alarms(ratio_error=RATIO_ERROR[self.config.policy.precision] if is_own else None)
         self.recorder = Recorder(
             run, self.config, self.processes, progress, alarms, agent.network.tokenizer
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from textgym_agents.lm.alarms import Alarms
+from textgym_agents.lm.alarms import RATIO_ERROR, Alarms
 
 QUIET = {
     "ppo/entropy": 1.0,
@@ -44,4 +44,10 @@ def test_metrics_that_are_not_there_raise_nothing() -> None:
 
 
 def test_the_ratio_is_the_engines_where_it_is_bypassed() -> None:
-    assert Alarms(expects_ratio_1=False).check(QUIET | {"ppo/first_ratio_error": 0.5}) == []
+    assert Alarms(ratio_error=None).check(QUIET | {"ppo/first_ratio_error": 0.5}) == []
+
+
+def test_rounding_to_bfloat16_is_no_alarm() -> None:
+    alarms = Alarms(ratio_error=RATIO_ERROR["bf16"])
+    assert alarms.check(QUIET | {"ppo/first_ratio_error": 0.045}) == []
+    assert len(alarms.check(QUIET | {"ppo/first_ratio_error": 0.06})) == 1
