@@ -37,6 +37,7 @@ REQUIREMENTS = Path(__file__).with_name("requirements-trl.txt")
 TRL_ENVIRONMENT = ROOT / ".bench" / "trl"
 
 PPO_SIDE = ("-m", "benchmarks.ppo_speed_ours")
+FIXED_SIDE = (*PPO_SIDE, "--micro-batch-tokens=192")  # a quarter of a minibatch
 GRPO_SIDE = ("-m", "benchmarks.ppo_speed_ours", "--algorithm=grpo")
 MEMORY_TARGET = 0.6
 
@@ -52,17 +53,17 @@ class Comparison(NamedTuple):
     speed_target: float
     has_memory: bool = True
     is_in_trl_environment: bool = True
-    """Whether the peer is the TRL of an environment of its own, or that of this one."""
+    """Whether both run in the virtual environment of TRL 1.10, or in this one with its TRL."""
 
 
 PPO_PEER = ("-m", "benchmarks.ppo_speed_trl")
 GRPO_PEER = ("-m", "benchmarks.grpo_speed_trl")
 PLAIN = Comparison(
-    "PPO, fixed lengths, torch's products", "fixed", (*PPO_SIDE, "--torch-products"), PPO_PEER,
-    "PPOTrainer", 1.7, has_memory=False,
+    "PPO, fixed lengths, torch's products", "fixed", (*FIXED_SIDE, "--torch-products"), PPO_PEER,
+    "PPOTrainer", 1.5, has_memory=False,
 )  # fmt: skip
 COMPARISONS = (
-    Comparison("PPO, fixed lengths", "fixed", PPO_SIDE, PPO_PEER, "PPOTrainer", 2.2),
+    Comparison("PPO, fixed lengths", "fixed", FIXED_SIDE, PPO_PEER, "PPOTrainer", 2.2),
     Comparison("PPO, ragged lengths", "ragged", PPO_SIDE, PPO_PEER, "PPOTrainer", 3.0),
     Comparison(
         "GRPO, fixed lengths", "fixed", GRPO_SIDE, GRPO_PEER, "GRPOTrainer", 1.5,
@@ -92,10 +93,10 @@ def compare(
     options = (
         f"--work={comparison.work}", f"--threads={num_threads}", f"--iterations={num_iterations}",
     )  # fmt: skip
-    peer = str(ensure_trl_environment()) if comparison.is_in_trl_environment else sys.executable
+    python = str(ensure_trl_environment()) if comparison.is_in_trl_environment else sys.executable
     commands = {
-        "ours": [sys.executable, *comparison.ours, *options],
-        "peer": [peer, *comparison.peer, *options],
+        "ours": [python, *comparison.ours, *options],
+        "peer": [python, *comparison.peer, *options],
     }
     measured: dict[str, list[work.Measurement]] = {side: [] for side in commands}
     for _ in range(num_rounds):
@@ -145,7 +146,7 @@ def build_rows(
 
 
 def ensure_trl_environment() -> Path:
-    """Return the Python of TRL's virtual environment, made on the first call."""
+    """Return the Python of TRL 1.10's virtual environment, made on the first call."""
     python = TRL_ENVIRONMENT / "bin" / "python"
     stamp = TRL_ENVIRONMENT / "requirements.txt"
     wanted = REQUIREMENTS.read_text(encoding="utf-8")
@@ -155,6 +156,7 @@ def ensure_trl_environment() -> Path:
     venv.create(TRL_ENVIRONMENT, with_pip=True, clear=True)
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "-r", str(REQUIREMENTS)], check=True)
+    subprocess.run([*pip, "--no-deps", "--editable", str(ROOT)], check=True)
     stamp.write_text(wanted, encoding="utf-8")  # written last: an interrupted set-up starts over
     return python
 

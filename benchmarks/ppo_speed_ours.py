@@ -58,7 +58,6 @@ class Brevity(textgym.Reward):
 STEPS: Mapping[str, Any] = {
     "batch_size": work.NUM_PROMPTS // work.NUM_MINIBATCHES,
     "update_epochs": work.NUM_EPOCHS,
-    "micro_batch_tokens": 1024,  # a few long responses in a minibatch are taken in two passes
     "entropy_coef": 0.0,
     "kl_stop": KLStopConfig(target=None),
     "optimizer": OptimizerConfig(learning_rate=work.LEARNING_RATE, max_grad_norm=1.0),
@@ -72,8 +71,11 @@ PPO = PPOConfig(
 GRPO = PPOConfig(estimator=GroupEstimator(kind="grpo"), **STEPS)
 
 
-def build_config(model: Path, prompts: Path, lengths: work.Work, algorithm: str) -> TrainConfig:
+def build_config(
+    model: Path, prompts: Path, lengths: work.Work, algorithm: str, micro_batch_tokens: int
+) -> TrainConfig:
     """Return the configuration of the shared work."""
+    ppo = GRPO if algorithm == "grpo" else PPO
     return TrainConfig(
         policy=PolicyConfig(model=str(model)),
         env=EnvConfig(
@@ -88,7 +90,7 @@ def build_config(model: Path, prompts: Path, lengths: work.Work, algorithm: str)
             max_new_tokens=lengths.response_length,
             temperature=work.TEMPERATURE,
         ),
-        ppo=GRPO if algorithm == "grpo" else PPO,
+        ppo=ppo.model_copy(update={"micro_batch_tokens": micro_batch_tokens}),
     )
 
 
@@ -104,12 +106,16 @@ def write_prompts(path: Path, lengths: work.Work) -> None:
 class Bench:
     """The agent, its environments, and what one iteration of them did."""
 
-    def __init__(self, folder: Path, lengths: work.Work, algorithm: str) -> None:
+    def __init__(
+        self, folder: Path, lengths: work.Work, algorithm: str, micro_batch_tokens: int
+    ) -> None:
         work.save_model(folder / "model", lengths)
         write_prompts(folder / "prompts.jsonl", lengths)
         plugin = Plugin("bench", "benchmarks", "0")
         textgym.plugin_manager().rewards[Brevity.name] = Contribution(Brevity, plugin)
-        config = build_config(folder / "model", folder / "prompts.jsonl", lengths, algorithm)
+        config = build_config(
+            folder / "model", folder / "prompts.jsonl", lengths, algorithm, micro_batch_tokens
+        )
         network = PolicyValueNetwork.from_config(config.policy, seed=0)
         self.agent = PPOAgent(network, config)
         self.agent.start_reference()
@@ -132,13 +138,17 @@ class Bench:
 
 
 def measure(
-    lengths: work.Work, algorithm: str, num_threads: int, num_iterations: int
+    lengths: work.Work,
+    algorithm: str,
+    micro_batch_tokens: int,
+    num_threads: int,
+    num_iterations: int,
 ) -> work.Measurement:
     """Return our speed and memory over `num_iterations`, after one for warming up."""
     import_rss_mib = work.read_peak_rss_mib()
     torch.set_num_threads(num_threads)
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), lengths, algorithm)
+        bench = Bench(Path(folder), lengths, algorithm, micro_batch_tokens)
         start_rss_mib = work.read_peak_rss_mib()
         bench.iterate(0)  # warms up
         timings = [time_iteration(bench, index + 1) for index in range(num_iterations)]
@@ -173,11 +183,20 @@ def main() -> None:
     parser.add_argument(
         "--torch-products", action="store_true", help="take torch's own matrix products everywhere"
     )
+    parser.add_argument(
+        "--micro-batch-tokens", type=int, default=1024, help="tokens of one forward and backward"
+    )
     arguments = work.parse_arguments(parser)
     if arguments.torch_products:
         cpu_matmul.prefers_onednn = lambda: False
     lengths = work.WORKS[arguments.work]
-    measured = measure(lengths, arguments.algorithm, arguments.threads, arguments.iterations)
+    measured = measure(
+        lengths,
+        arguments.algorithm,
+        arguments.micro_batch_tokens,
+        arguments.threads,
+        arguments.iterations,
+    )
     print(json.dumps(measured))
 
 
