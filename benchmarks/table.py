@@ -29,7 +29,8 @@ class Row:
     ours: float
     peer: float
     unit: str
-    target: float
+    target: float | None
+    """None where neither side is meant to win."""
     is_cost: bool = False
     """True where lower is better; the ratio must then be at most `target`, otherwise at least."""
     note: str = ""
@@ -51,6 +52,8 @@ class Row:
     @property
     def is_met(self) -> bool:
         """Whether the ratio reaches the target in the better direction; nan never does."""
+        if self.target is None:
+            return True
         return self.ratio <= self.target if self.is_cost else self.ratio >= self.target
 
 
@@ -94,7 +97,7 @@ def print_table(rows: Iterable[Row], console: Console | None = None) -> None:
             peer,
             row.unit,
             ratio,
-            f"{bound} {row.target:g}x",
+            "-" if row.target is None else f"{bound} {row.target:g}x",
             verdict_of(row),
         )
     console = console or Console()
@@ -107,6 +110,8 @@ def verdict_of(row: Row) -> str:
     """Return what the table says of a row, in rich's markup."""
     if row.missing:
         return f"[yellow]not measured: {escape(row.missing)}[/]"
+    if row.target is None:
+        return "-"
     return "[green]met[/]" if row.is_met else "[bold red]missed[/]"
 
 
