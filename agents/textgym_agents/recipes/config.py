@@ -105,11 +105,11 @@ class Guard(Config):
     """How much lower a metric may be."""
 
 
-class Column(Config):
-    """A column of the last table."""
+class TableRow(Config):
+    """A row of the last table, whose columns are the measured models."""
 
     title: str
-    """What stands above it."""
+    """What stands in front of it."""
     metric: str
     """`SUITE/METRIC`, or `run/METRIC`: what stands in the stage's last evaluation."""
     kind: Literal["share", "number"] = "share"
@@ -133,8 +133,8 @@ class Recipe(Config):
     """Whether the model that the recipe starts from is measured as well."""
     guards: tuple[Guard, ...] = ()
     """Each ends the recipe where it is not held."""
-    columns: tuple[Column, ...] = Field(min_length=1)
-    """Of the last table, whose rows are the measured models."""
+    table: tuple[TableRow, ...] = Field(min_length=1)
+    """The metrics that the recipe shows at its end."""
 
     @model_validator(mode="after")
     def _check_measure(self) -> Recipe:

@@ -1,4 +1,4 @@
-"""The last table of a recipe: a row for each measured model."""
+"""The last table of a recipe: a row for each metric, a column for each measured model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from textgym_agents.recipes.config import Column, Recipe
+from textgym_agents.recipes.config import Recipe, TableRow
 from textgym_agents.recipes.run import Figures
 from textgym_agents.run.directory import write_atomically
 
@@ -22,18 +22,17 @@ def titles_of(recipe: Recipe) -> dict[str, str]:
 
 
 def table_rows(recipe: Recipe, measured: Mapping[str, Figures]) -> Iterator[list[str]]:
-    """Yield the table: the titles, then a row for each model that has been measured."""
-    yield ["", *(column.title for column in recipe.columns)]
-    for name, title in titles_of(recipe).items():
-        if name in measured:
-            figures = measured[name]
-            yield [title, *(_shown(c, figures.get(c.metric)) for c in recipe.columns)]
+    """Yield the table: the titles of the models that have been measured, then a row a metric."""
+    models = {name: title for name, title in titles_of(recipe).items() if name in measured}
+    yield ["", *models.values()]
+    for row in recipe.table:
+        yield [row.title, *(_shown(row, measured[model].get(row.metric)) for model in models)]
 
 
-def _shown(column: Column, value: float | None) -> str:
+def _shown(row: TableRow, value: float | None) -> str:
     if value is None:
         return "none"
-    return f"{100 * value:.1f} %" if column.kind == "share" else f"{value:g}"
+    return f"{100 * value:.1f} %" if row.kind == "share" else f"{value:g}"
 
 
 def write_report(recipe: Recipe, measured: Mapping[str, Figures], path: Path) -> None:

@@ -37,7 +37,7 @@ RECIPE: dict[str, Any] = {
     "guards": [
         {"stage": "second", "against": "first", "metrics": ["sums/success"], "margin": 0.02}
     ],
-    "columns": [{"title": "sums", "metric": "sums/success"}],
+    "table": [{"title": "sums", "metric": "sums/success"}],
 }
 
 Calls = list[list[str]]
@@ -212,14 +212,14 @@ def test_other_models_take_the_full_scale(tmp_path: Path) -> None:
     assert full.measure.limit == 5
 
 
-def test_the_table_has_a_row_for_each_measured_model(tmp_path: Path) -> None:
+def test_the_table_has_a_column_for_each_measured_model(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path))
     measured = {"first": {"sums/success": 0.5}, "second": {"other": 1.0}}
     assert list(table_rows(recipe, measured)) == [
-        ["", "sums"], ["first", "50.0 %"], ["the second", "none"]
+        ["", "first", "the second"], ["sums", "50.0 %", "none"]
     ]  # fmt: skip
     write_report(recipe, measured, tmp_path)
-    assert "| first | 50.0 % |" in (tmp_path / "table.md").read_text()
+    assert "| sums | 50.0 % | none |" in (tmp_path / "table.md").read_text()
     with (tmp_path / "results.csv").open(newline="") as file:
         assert list(csv.reader(file))[1:] == [
             ["first", "sums/success", "0.5"], ["second", "other", "1.0"]
@@ -289,7 +289,7 @@ def test_a_recipe_from_its_first_stage_to_its_table(tmp_path: Path) -> None:
         ],
         measure={"suites": ["tiny_arithmetic"], "limit": 4},
         guards=[],
-        columns=[{"title": "sums", "metric": "tiny_arithmetic/success"}],
+        table=[{"title": "sums", "metric": "tiny_arithmetic/success"}],
     )
     out = tmp_path / "out"
     figures = start(path, out).run()
