@@ -10,6 +10,7 @@ from textgym_agents.lm.network import PolicyValueNetwork
 GIB = 1 << 30
 MAX_CPU_CACHE = 4 * GIB
 BLOCK_TOKENS = 128
+STEP_TOKENS = 2048
 """Tokens per block of vLLM's cache on a CPU; a sequence has at least one."""
 MIN_LENGTH = 64
 """Tokens that a sequence may have at least; the canary needs some."""
@@ -43,6 +44,15 @@ def head_size(network: PolicyValueNetwork) -> int:
     config = network.lm.config.get_text_config()
     explicit = getattr(config, "head_dim", None)
     return int(explicit or config.hidden_size // config.num_attention_heads)
+
+
+def step_tokens(max_length: int, num_sequences: int = 1) -> int:
+    """Return how many tokens vLLM may read in a step on a CPU.
+
+    Prompts must be read whole there: what it samples behind a part of one it takes back, which
+    seeded generators of a CPU cannot (vLLM 0.32.0: "CPU Generator does not use offset").
+    """
+    return max(STEP_TOKENS, max_length, num_sequences)
 
 
 def cache_bytes(

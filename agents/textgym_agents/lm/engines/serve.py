@@ -67,7 +67,9 @@ def server_command(options: ServerOptions) -> tuple[list[str], dict[str, str]]:
         room = model_files.adapter_room(options.adapter_rank)
         arguments += ["--enable-lora", "--max-loras", "1", "--max-lora-rank", str(room)]
     if not has_gpu:
+        budget = model_files.step_tokens(options.max_length)
         arguments += ["--enforce-eager", "--distributed-executor-backend", "uni"]
+        arguments += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", str(budget)]
     environment = _environment(has_gpu=has_gpu, has_adapters=options.adapter_rank is not None)
     return [sys.executable, "-m", SERVER, *arguments, *options.extra], environment
 

@@ -196,7 +196,11 @@ class VllmEngine:
         return arguments
 
     def _cpu_arguments(self) -> dict[str, Any]:
-        arguments: dict[str, Any] = {}
+        num_sequences = self.config.max_num_seqs
+        arguments: dict[str, Any] = {
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": model_files.step_tokens(self.max_length, num_sequences),
+        }
         if self.config.eager is not False:
             # One small kernel of the sampler would be compiled all the same, in seconds.
             torch._dynamo.config.disable = True
@@ -205,7 +209,7 @@ class VllmEngine:
             arguments["kv_cache_memory_bytes"] = model_files.cache_bytes(
                 self.network,
                 max_length=self.max_length,
-                num_sequences=self.config.max_num_seqs,
+                num_sequences=num_sequences,
                 bytes_per_number=4 if self._dtype == "float32" else 2,
             )
         return arguments

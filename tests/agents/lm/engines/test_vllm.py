@@ -36,6 +36,7 @@ from textgym_agents.lm.config import (
 from textgym_agents.lm.engine import Generation, GenerationEngine, TransformersEngine
 from textgym_agents.lm.engines.config import SyncMode, VllmEngineConfig, VllmServerEngineConfig
 from textgym_agents.lm.engines.errors import EngineError, ServerLostError
+from textgym_agents.lm.engines.model_files import STEP_TOKENS
 from textgym_agents.lm.engines.serve import ServerOptions, server_command
 from textgym_agents.lm.engines.vllm_process import VllmEngine
 from textgym_agents.lm.engines.vllm_server import VllmServerEngine
@@ -182,6 +183,23 @@ def test_equal_seeds_give_equal_samples(mirror: Mirror) -> None:
     first = generate(mirror.engine, 0.7, seed=5)
     assert generate(mirror.engine, 0.7, seed=5) == first
     assert generate(mirror.engine, 0.7, seed=6) != first
+
+
+def write_many(engine: GenerationEngine) -> None:
+    """Let an engine answer more tokens of prompts than it may read in a step."""
+    prompts = [[i % 13] * 40 for i in range(60)]
+    generator = torch.Generator().manual_seed(0)
+    written = engine.generate(
+        prompts, max_new_tokens=[4] * 60, temperature=1.0, generator=generator
+    )
+    assert 40 * 60 > STEP_TOKENS
+    assert [g.failure for g in written] == [None] * 60
+    assert {len(g.token_ids) for g in written} <= {1, 2, 3, 4}
+
+
+def test_prompts_that_do_not_fit_a_step_wait_their_turn(mirror: Mirror) -> None:
+    mirror.engine.sync(0)
+    write_many(mirror.engine)
 
 
 def test_ends_are_the_trainers(mirror: Mirror) -> None:
@@ -343,6 +361,7 @@ def test_a_server_follows_three_updates(make_policy: MakePolicy, server: Server,
         assert metrics["engine/canary_error"] < 1e-5
         assert_mirrors(engine, network)
         learn_something(network, seed=version)
+    write_many(engine)
     engine.close()
 
 
