@@ -100,12 +100,13 @@ class Scorer:
         """Return the score of a completion that was cut off, without asking any reward.
 
         It is the lowest value that its rewards can give, so no answer is worth less than none; 0.0
-        where that is positive or, as for a plain function, not known. It is never a success.
-
-        Raises:
-            UnknownRewardError: as `components`.
+        where that is positive or, as for a plain function, not known. It is never a success. Where
+        nothing scores the prompt it fails, as in `score_batch`.
         """
-        components = self.components(prompt)
+        try:
+            components = self.components(prompt)
+        except TextGymError as error:
+            return Score.failed("unavailable", str(error))
         parts = {each.name: Score(_at_most_0(each.worst), reason=_CUT_OFF) for each in components}
         return Score(_at_most_0(value_range(components)[0]), reason=_CUT_OFF, parts=parts)
 

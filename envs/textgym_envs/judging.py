@@ -190,10 +190,10 @@ _ABORTED = Score.failed("unavailable", "the generation was aborted")
 
 
 def _declared(scorer: Scorer, prompt: Prompt) -> _Route:
+    cut_off = scorer.cut_off(prompt)
     try:
         components = scorer.components(prompt)
-    except UnknownRewardError as error:  # the scorer fails these samples and says the same
-        failed = Score.failed("unavailable", str(error))
-        return _Route(None, is_deterministic=False, is_dense=False, cut_off=failed)
+    except UnknownRewardError:  # the scorer fails these samples and says why
+        return _Route(None, is_deterministic=False, is_dense=False, cut_off=cut_off)
     rubric = Rubric(rewards=components)
-    return _Route(components, rubric.deterministic, rubric.dense, scorer.cut_off(prompt))
+    return _Route(components, rubric.deterministic, rubric.dense, cut_off)

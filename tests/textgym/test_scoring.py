@@ -423,9 +423,12 @@ def test_what_is_cut_off_gets_the_lowest_value(
     assert calls == []
 
 
-def test_a_prompt_without_a_reward_has_no_lowest_value() -> None:
-    with pytest.raises(textgym.UnknownRewardError, match="names no reward"):
-        Scorer({"routes": {"x": [entry("a")]}}).cut_off(Prompt(id="p", messages="q"))
+def test_a_cut_of_a_prompt_without_a_reward_fails_as_any_answer_to_it() -> None:
+    scorer, prompt = Scorer({"routes": {"x": [entry("a")]}}), Prompt(id="p", messages="q")
+    score = scorer.cut_off(prompt)
+    assert (score.status, score.kind) == ("failed", "unavailable")
+    assert "names no reward" in score.reason
+    assert scorer.score_batch([Sample(prompt, "a")])[0].reason == score.reason
 
 
 def test_label_is_that_of_the_first_component_with_one() -> None:
