@@ -186,14 +186,16 @@ def test_equal_seeds_give_equal_samples(mirror: Mirror) -> None:
 
 
 def write_many(engine: GenerationEngine) -> None:
-    """Let an engine answer more tokens of prompts than it may read in a step."""
-    prompts = [[i % 13] * 40 for i in range(60)]
-    generator = torch.Generator().manual_seed(0)
+    """Let an engine answer many times the tokens of prompts that it may read in a step."""
+    number, length = 240, 56
+    assert number * length > 6 * STEP_TOKENS
     written = engine.generate(
-        prompts, max_new_tokens=[4] * 60, temperature=1.0, generator=generator
+        [[i % 13] * length for i in range(number)],
+        max_new_tokens=[4] * number,
+        temperature=1.0,
+        generator=torch.Generator().manual_seed(0),
     )
-    assert 40 * 60 > STEP_TOKENS
-    assert [g.failure for g in written] == [None] * 60
+    assert [g.failure for g in written] == [None] * number
     assert {len(g.token_ids) for g in written} <= {1, 2, 3, 4}
 
 
