@@ -146,8 +146,9 @@ class Judge:
         """Return the outcome of an attempt that no reward is asked about."""
         if attempt.finish_reason == "abort":
             return self._outcome(attempt, _ABORTED)
-        outcome = self._outcome(attempt, self._route(attempt.prompt).cut_off)
-        return replace(outcome, is_success=False, is_repeatable=True)
+        score = self._route(attempt.prompt).cut_off
+        outcome = self._outcome(attempt, score)
+        return replace(outcome, is_success=False, is_repeatable=score.is_scored)
 
     def _outcome(self, attempt: Attempt, score: Score) -> Outcome:
         route, needed = self._route(attempt.prompt), self._success_value(attempt.prompt)

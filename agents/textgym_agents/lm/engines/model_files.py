@@ -10,8 +10,9 @@ from textgym_agents.lm.network import PolicyValueNetwork
 GIB = 1 << 30
 MAX_CPU_CACHE = 4 * GIB
 BLOCK_TOKENS = 128
-STEP_TOKENS = 2048
 """Tokens per block of vLLM's cache on a CPU; a sequence has at least one."""
+STEP_TOKENS = 2048
+"""Tokens that vLLM may read in a step on a CPU, where sequences are no longer than that."""
 MIN_LENGTH = 64
 """Tokens that a sequence may have at least; the canary needs some."""
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
