@@ -59,8 +59,8 @@ class Comparison(NamedTuple):
 PPO_PEER = ("-m", "benchmarks.ppo_speed_trl")
 GRPO_PEER = ("-m", "benchmarks.grpo_speed_trl")
 PLAIN = Comparison(
-    "PPO, fixed lengths, torch's products", "fixed", (*FIXED_SIDE, "--torch-products"), PPO_PEER,
-    "PPOTrainer", 1.5, has_memory=False,
+    "PPO, fixed lengths, torch's products", "fixed", (*PPO_SIDE, "--torch-products"), PPO_PEER,
+    "PPOTrainer", 1.7, has_memory=False,
 )  # fmt: skip
 COMPARISONS = (
     Comparison("PPO, fixed lengths", "fixed", FIXED_SIDE, PPO_PEER, "PPOTrainer", 2.2),
